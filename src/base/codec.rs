@@ -1,0 +1,192 @@
+//! The one MessagePack envelope: a version, a checksum, a body with field names.
+//!
+//! ```text
+//! byte 0      format version
+//! bytes 1..5  crc32c, little endian, over: context length (u32 LE), context, version byte, body
+//! bytes 5..   body: MessagePack (https://github.com/msgpack/msgpack/blob/master/spec.md), structs as maps by field name
+//! ```
+//!
+//! The *context* is not stored: it is what the bytes are filed under (a table and a key), so that a body that turns up
+//! under another key is as damaged as one with a flipped bit.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Bytes before the body.
+pub const HEADER: usize = 5;
+
+/// A thing that is persisted in an envelope: its name, for errors, and the version that this crate writes and reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format {
+    /// What it is, as in `docs/format.md`.
+    pub name: &'static str,
+    /// The version written, and the only one read.
+    pub version: u8,
+}
+
+/// Why bytes are not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// Fewer bytes than an envelope has.
+    #[error("{0} bytes are too few for an envelope")]
+    TooShort(usize),
+    /// A version that this crate does not know.
+    #[error("format version {found} is unknown, {known} is known")]
+    Version {
+        /// What the bytes say.
+        found: u8,
+        /// What this crate reads.
+        known: u8,
+    },
+    /// The checksum does not match.
+    #[error("checksum mismatch")]
+    Checksum,
+    /// The body is not the MessagePack that it should be, though its checksum matches.
+    #[error("{0}")]
+    Body(String),
+}
+
+fn checksum(context: &[u8], version: u8, body: &[u8]) -> u32 {
+    let length = u32::try_from(context.len()).unwrap_or(u32::MAX);
+    let crc = crc32c::crc32c(&length.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc, context);
+    let crc = crc32c::crc32c_append(crc, &[version]);
+    crc32c::crc32c_append(crc, body)
+}
+
+/// Wraps `value` for storing under `context`.
+///
+/// # Errors
+/// `Body` if the value refuses to be serialized.
+pub fn encode<T: Serialize + ?Sized>(format: Format, context: &[u8], value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::with_capacity(192);
+    bytes.extend_from_slice(&[format.version, 0, 0, 0, 0]);
+    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
+    value.serialize(&mut serializer).map_err(|error| CodecError::Body(error.to_string()))?;
+    let crc = checksum(context, format.version, &bytes[HEADER..]);
+    bytes[1..HEADER].copy_from_slice(&crc.to_le_bytes());
+    Ok(bytes)
+}
+
+/// Unwraps what was stored under `context`.
+///
+/// # Errors
+/// Each fault of the bytes by its name; the version is looked at before the checksum, so that bytes of a later version
+/// are told as such.
+pub fn decode<T: DeserializeOwned>(format: Format, context: &[u8], bytes: &[u8]) -> Result<T, CodecError> {
+    let Some((header, body)) = bytes.split_first_chunk::<HEADER>() else {
+        return Err(CodecError::TooShort(bytes.len()));
+    };
+    let [version, crc @ ..] = *header;
+    let intact = u32::from_le_bytes(crc) == checksum(context, version, body);
+    if version != format.version {
+        // A damaged version byte is damage, not a later version: that one would carry a matching checksum.
+        return Err(if intact {
+            CodecError::Version { found: version, known: format.version }
+        } else {
+            CodecError::Checksum
+        });
+    }
+    if !intact {
+        return Err(CodecError::Checksum);
+    }
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
+    let value = T::deserialize(&mut deserializer).map_err(|error| CodecError::Body(error.to_string()))?;
+    Ok(value)
+}
+
+/// How ids, which may be any bytes, are written: bytes in binary formats, text or `{"base64": …}` in readable ones.
+pub(crate) mod id_bytes {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Readable {
+        Text(String),
+        Encoded { base64: String },
+    }
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return serializer.serialize_bytes(bytes);
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => Readable::Encoded { base64: STANDARD.encode(bytes) }.serialize(serializer),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        if !deserializer.is_human_readable() {
+            return content_bytes::deserialize(deserializer);
+        }
+        match Readable::deserialize(deserializer)? {
+            Readable::Text(text) => Ok(Bytes::from(text)),
+            Readable::Encoded { base64 } => STANDARD.decode(base64).map(Bytes::from).map_err(serde::de::Error::custom),
+        }
+    }
+
+    use super::content_bytes;
+}
+
+/// How content, which is bytes and nothing else, is written: bytes in binary formats, padded base64 in readable ones.
+pub(crate) mod content_bytes {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&STANDARD.encode(bytes))
+        } else {
+            serializer.serialize_bytes(bytes)
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            STANDARD.decode(text).map(Bytes::from).map_err(serde::de::Error::custom)
+        } else {
+            Bytes::deserialize(deserializer)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FORMAT: Format = Format { name: "test", version: 1 };
+
+    #[test]
+    fn a_body_comes_back_only_under_its_own_context() {
+        let bytes = encode(FORMAT, b"key", &("a", 1_u8)).unwrap();
+        assert_eq!(decode::<(String, u8)>(FORMAT, b"key", &bytes).unwrap(), ("a".to_owned(), 1));
+        assert_eq!(decode::<(String, u8)>(FORMAT, b"other", &bytes), Err(CodecError::Checksum));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let bytes = encode(FORMAT, b"key", &("some text", 77_u32)).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode::<(String, u32)>(FORMAT, b"key", &damaged).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(decode::<(String, u32)>(FORMAT, b"key", &bytes[..length]).is_err(), "length {length}");
+        }
+    }
+
+    #[test]
+    fn a_later_version_is_told_from_damage() {
+        let later = encode(Format { name: "test", version: 9 }, b"k", &1_u8).unwrap();
+        assert_eq!(decode::<u8>(FORMAT, b"k", &later), Err(CodecError::Version { found: 9, known: 1 }));
+    }
+}

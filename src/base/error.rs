@@ -1,0 +1,575 @@
+//! The one public error, ordered by what a caller can do about it, and the plain facts that it carries.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::durability::Durability;
+use crate::base::name::{BucketName, MessageId, Subject};
+use crate::base::value::{Key, Value};
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What lies behind an error; shared, because one failed commit answers many waiters.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Everything that can go wrong, by what the caller can do about it.
+///
+/// Messages never contain a record's or a message's contents. The cause, where there is one, is in
+/// [`source`](std::error::Error::source) and not repeated in the text.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // ---- correct the data
+    /// The record breaks its bucket's schema; all faults are listed.
+    #[error("bucket {bucket}: {}", Listed(issues))]
+    Validation {
+        /// The bucket that refused it.
+        bucket: BucketName,
+        /// Which one of a batch, counted from 0.
+        index: Option<usize>,
+        /// Every fault, in schema order.
+        issues: Vec<Issue>,
+    },
+    /// The input cannot be a record at all: it is no object, nested too deeply or too large.
+    #[error("invalid value at {path:?}: {reason}")]
+    InvalidValue {
+        /// Where in the input, empty for the whole.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A record with this key is there already.
+    #[error("bucket {bucket}: a record with this key exists")]
+    DuplicateKey {
+        /// The bucket that refused it.
+        bucket: BucketName,
+        /// The key that is taken.
+        key: Key,
+    },
+    /// Another record holds this value of a unique index.
+    #[error("bucket {bucket}: unique index {index} has another holder of these values")]
+    UniqueViolation {
+        /// The bucket that refused it.
+        bucket: BucketName,
+        /// The index: its paths, joined by commas.
+        index: String,
+        /// The values that are taken.
+        values: Vec<Value>,
+        /// The key of the record that holds them.
+        holder: Key,
+    },
+
+    // ---- read again
+    /// No record has this key.
+    #[error("bucket {bucket}: no record with this key")]
+    NotFound {
+        /// The bucket that was asked.
+        bucket: BucketName,
+        /// The key that nothing has.
+        key: Key,
+    },
+
+    // ---- make room
+    /// An autoincrement counter has reached the largest number there is.
+    #[error("bucket {bucket}: the autoincrement counter is exhausted")]
+    CounterExhausted {
+        /// The bucket whose counter it is.
+        bucket: BucketName,
+    },
+
+    // ---- correct the code
+    /// An argument that no state could make valid.
+    #[error("invalid argument: {reason}")]
+    InvalidArgument {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name that cannot be one.
+    #[error("invalid {kind} name {name:?}: it {fault}")]
+    InvalidName {
+        /// What was to be named.
+        kind: &'static str,
+        /// The name, escaped and shortened.
+        name: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// A bucket's definition has faults; all are listed.
+    #[error("invalid definition of bucket {bucket:?}: {}", problems.join("; "))]
+    InvalidDefinition {
+        /// The name that was given, valid or not.
+        bucket: String,
+        /// Every fault.
+        problems: Vec<String>,
+    },
+    /// Options are out of bounds; all faults are listed.
+    #[error("invalid options: {}", problems.join("; "))]
+    InvalidOptions {
+        /// Every fault.
+        problems: Vec<String>,
+    },
+    /// A record does not fit the type that it was asked for as.
+    #[error("record does not fit the type asked for")]
+    Decode {
+        /// The record's key.
+        key: Key,
+        /// What the type said.
+        #[source]
+        source: Cause,
+    },
+    /// Code of the user's that ran inside a call panicked.
+    #[error("user code panicked in {place}")]
+    UserCode {
+        /// Which code.
+        place: &'static str,
+    },
+    /// A bucket of this name is defined.
+    #[error("bucket {bucket} is already defined")]
+    BucketAlreadyExists {
+        /// The name in use.
+        bucket: BucketName,
+    },
+    /// No bucket of this name is defined.
+    #[error("bucket {bucket} is not defined")]
+    BucketNotDefined {
+        /// The name asked for.
+        bucket: BucketName,
+    },
+    /// The back-end, bucket or channel cannot do this.
+    #[error("{what} is not supported{}", Has(*has))]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// The durability that can be had instead, where that was the question.
+        has: Option<Durability>,
+    },
+
+    // ---- add a step, or upgrade
+    /// Stored records do not fit the definition; nothing was changed.
+    #[error(
+        "bucket {bucket}: {total} stored record(s) of schema version {from} do not fit version {to}: {}",
+        Listed(records)
+    )]
+    Migration {
+        /// The bucket that was to be loaded.
+        bucket: BucketName,
+        /// The schema version stored.
+        from: u32,
+        /// The schema version defined.
+        to: u32,
+        /// Up to 20 records and why they do not fit.
+        records: Vec<Misfit>,
+        /// How many do not fit in all.
+        total: usize,
+    },
+    /// The stored schema version is later than the defined one.
+    #[error("bucket {bucket}: stored schema version {stored} is later than the defined {defined}")]
+    SchemaTooNew {
+        /// The bucket that was to be loaded.
+        bucket: BucketName,
+        /// The version stored.
+        stored: u32,
+        /// The version defined.
+        defined: u32,
+    },
+    /// Stored bytes have a format version that this release does not know.
+    #[error("{format} at {at} has format version {found}, this release knows {known}")]
+    UnknownFormat {
+        /// Which format, as in `docs/format.md`.
+        format: String,
+        /// Where it is.
+        at: Place,
+        /// The version found.
+        found: u64,
+        /// The newest version known.
+        known: u64,
+    },
+
+    // ---- look first
+    /// The call took longer than its timeout.
+    #[error("timed out{}", outcome.text())]
+    Timeout {
+        /// Whether the call had an effect.
+        outcome: Outcome,
+    },
+    /// The actor died before it answered.
+    #[error("the actor was lost{}", outcome.text())]
+    ActorLost {
+        /// Whether the call had an effect.
+        outcome: Outcome,
+    },
+
+    // ---- raise the alarm
+    /// The change is in memory, but its commit failed; it is kept and retried.
+    #[error("the change is in memory as revision {revision}, but not saved yet")]
+    NotSaved {
+        /// The revision of the change.
+        revision: u64,
+        /// What the commit said.
+        source: Arc<Error>,
+    },
+
+    // ---- give up
+    /// The store is stopping or has stopped.
+    #[error("the store is stopping")]
+    Stopping,
+
+    // ---- back-ends
+    /// A failure that may pass: try again.
+    #[error("transient failure of {operation}")]
+    Transient {
+        /// What was being done.
+        operation: String,
+        /// What the back-end said.
+        #[source]
+        source: Option<Cause>,
+    },
+    /// A failure that repeating does not cure.
+    #[error("permanent failure of {operation}")]
+    Permanent {
+        /// What was being done.
+        operation: String,
+        /// What the back-end said.
+        #[source]
+        source: Option<Cause>,
+    },
+    /// A later claim owns the store: this one may not write any more.
+    #[error("fenced: epoch {epoch} is not the current one, {current}")]
+    Fenced {
+        /// The epoch of the commit.
+        epoch: u64,
+        /// The epoch that owns the store.
+        current: u64,
+    },
+    /// Stored bytes are damaged.
+    #[error("corrupt data at {at}: {reason}")]
+    Corrupt {
+        /// Where.
+        at: Place,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// It may or may not have been written: treat as not written, re-read before trusting.
+    #[error("outcome of {operation} is unknown")]
+    Unknown {
+        /// What was being done.
+        operation: String,
+        /// What the back-end said.
+        #[source]
+        source: Option<Cause>,
+    },
+    /// Somebody else has the file or directory open.
+    #[error("{} is locked{}", path.display(), holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default())]
+    Locked {
+        /// What is locked.
+        path: PathBuf,
+        /// Who holds it and since when, where that is known.
+        holder: Option<String>,
+    },
+
+    // ---- channels
+    /// A message needs content.
+    #[error("a message needs content")]
+    EmptyContent,
+    /// A message or packet is larger than the channel takes.
+    #[error("{size} bytes are more than the {max} that the channel takes")]
+    MessageTooLarge {
+        /// Its size in bytes.
+        size: usize,
+        /// The most that is taken.
+        max: usize,
+    },
+    /// An id is empty or too long.
+    #[error("invalid id: {reason}")]
+    InvalidId {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A message with this id is known already.
+    #[error("message id {id} is in use")]
+    DuplicateId {
+        /// The id in use.
+        id: MessageId,
+    },
+    /// Too many messages wait for their acknowledgement.
+    #[error("{limit} messages wait for their acknowledgement")]
+    OutgoingFull {
+        /// The limit that was reached.
+        limit: usize,
+    },
+    /// Too much is parked to park more.
+    #[error("too much is parked: the limit of {limit} {what} is reached")]
+    ParkedFull {
+        /// What is counted.
+        what: &'static str,
+        /// The limit that was reached.
+        limit: usize,
+    },
+    /// A list in a packet has too many entries.
+    #[error("a list of the packet has more than {limit} entries")]
+    TooManyEntries {
+        /// The limit.
+        limit: usize,
+    },
+    /// Bytes that are no message.
+    #[error("malformed message: {reason}")]
+    MalformedMessage {
+        /// What is wrong with them.
+        reason: &'static str,
+    },
+    /// A message of another channel.
+    #[error("the message belongs to another channel")]
+    WrongChannel,
+    /// No channel of this id is open.
+    #[error("channel {id} is not open")]
+    UnknownChannel {
+        /// The id, escaped.
+        id: String,
+    },
+    /// Too many answers wait for a commit.
+    #[error("{limit} answers wait for a commit")]
+    Backpressure {
+        /// The limit that was reached.
+        limit: usize,
+    },
+}
+
+impl Error {
+    /// A [`Transient`](Error::Transient) failure with its cause.
+    pub fn transient(operation: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Transient { operation: operation.into(), source: Some(Arc::new(source)) }
+    }
+
+    /// A [`Permanent`](Error::Permanent) failure with its cause.
+    pub fn permanent(operation: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Permanent { operation: operation.into(), source: Some(Arc::new(source)) }
+    }
+
+    /// An [`Unknown`](Error::Unknown) outcome with its cause.
+    pub fn unknown(operation: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unknown { operation: operation.into(), source: Some(Arc::new(source)) }
+    }
+
+    /// [`Corrupt`](Error::Corrupt) data at a place.
+    pub fn corrupt(at: Place, reason: impl Into<String>) -> Self {
+        Self::Corrupt { at, reason: reason.into() }
+    }
+
+    /// [`Unsupported`](Error::Unsupported), with nothing to offer instead.
+    pub fn unsupported(what: impl Into<String>) -> Self {
+        Self::Unsupported { what: what.into(), has: None }
+    }
+
+    /// [`InvalidArgument`](Error::InvalidArgument) with its reason.
+    pub fn invalid_argument(reason: impl Into<String>) -> Self {
+        Self::InvalidArgument { reason: reason.into() }
+    }
+
+    /// Whether trying the same again later may succeed: `Transient` and `Unknown`.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Transient { .. } | Self::Unknown { .. })
+    }
+}
+
+/// One fault of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Issue {
+    /// The path of the field.
+    pub field: String,
+    /// What kind of fault.
+    pub code: IssueCode,
+    /// The fault in words, without the field's contents.
+    pub message: String,
+}
+
+impl Issue {
+    /// Puts a fault together.
+    pub fn new(field: impl Into<String>, code: IssueCode, message: impl Into<String>) -> Self {
+        Self { field: field.into(), code, message: message.into() }
+    }
+}
+
+impl fmt::Display for Issue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.field, self.message, self.code)
+    }
+}
+
+/// The kinds of faults that a field can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IssueCode {
+    /// A required field is absent or Null.
+    Required,
+    /// The value is of another kind than declared, or none that can be stored.
+    Type,
+    /// Too short.
+    MinLength,
+    /// Too long.
+    MaxLength,
+}
+
+impl fmt::Display for IssueCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Required => "required",
+            Self::Type => "type",
+            Self::MinLength => "minLength",
+            Self::MaxLength => "maxLength",
+        })
+    }
+}
+
+/// A stored record that does not fit a definition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Misfit {
+    /// The record's key.
+    pub key: Key,
+    /// Why it does not fit.
+    pub reason: String,
+}
+
+impl Misfit {
+    /// Puts a misfit together.
+    pub fn new(key: Key, reason: impl Into<String>) -> Self {
+        Self { key, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// What is known about the effect of a call that got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It never reached the actor.
+    NotApplied,
+    /// Applied, or not, or yet to be: a plain repeat may apply it twice.
+    Unknown,
+}
+
+impl Outcome {
+    fn text(self) -> &'static str {
+        match self {
+            Self::NotApplied => "; it was not applied",
+            Self::Unknown => "; it may have been applied",
+        }
+    }
+}
+
+/// A place in stored data: a file or table, and where in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Place {
+    /// The file or table.
+    pub container: String,
+    /// The line, byte offset or key in it, where that is known.
+    pub position: Option<String>,
+}
+
+impl Place {
+    /// Somewhere in a file or table.
+    pub fn new(container: impl Into<String>) -> Self {
+        Self { container: container.into(), position: None }
+    }
+
+    /// Narrows the place down, to `"line 3"` or `"byte 512"`.
+    #[must_use]
+    pub fn at(mut self, position: impl Into<String>) -> Self {
+        self.position = Some(position.into());
+        self
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.container)?;
+        match &self.position {
+            Some(position) => write!(f, ", {position}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Something failed for a subject while nobody was waiting for it: what `on_error` is told.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Failure {
+    /// The bucket or channel, or none where the store as a whole is meant.
+    pub subject: Option<Subject>,
+    /// What was being done: `"save"`, `"load"`, `"drop"`, `"close"`, `"subscriber"`.
+    pub operation: &'static str,
+    /// What went wrong.
+    pub error: Error,
+    /// How often it has been tried in a row, from 1.
+    pub attempt: u32,
+}
+
+impl Failure {
+    /// Puts a failure together.
+    pub fn new(subject: Option<Subject>, operation: &'static str, error: Error, attempt: u32) -> Self {
+        Self { subject, operation, error, attempt }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.subject {
+            Some(subject) => {
+                write!(f, "{} of {subject} failed (attempt {}): {}", self.operation, self.attempt, self.error)
+            }
+            None => write!(f, "{} failed (attempt {}): {}", self.operation, self.attempt, self.error),
+        }
+    }
+}
+
+struct Listed<'a, T>(&'a [T]);
+
+impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, item) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            item.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+struct Has(Option<Durability>);
+
+impl fmt::Display for Has {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(level) => write!(f, ", {level:?} is"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_small_enough_to_travel() {
+        assert!(size_of::<Error>() <= 128, "{}", size_of::<Error>());
+    }
+
+    #[test]
+    fn the_cause_is_in_source_and_not_in_the_text() {
+        let error = Error::transient("commit", std::io::Error::other("disk on fire"));
+        assert_eq!(error.to_string(), "transient failure of commit");
+        let cause = std::error::Error::source(&error).expect("a cause was given");
+        assert_eq!(cause.to_string(), "disk on fire");
+    }
+}

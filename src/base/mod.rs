@@ -1,0 +1,12 @@
+//! Primitives that everything else is made of. Rank 0: uses no other room.
+//!
+//! Each of these exists once in the crate: [`error`] the one error type and the plain facts that it carries, [`name`]
+//! names and ids, [`value`] what records hold, [`durability`] when a write counts as safe, [`clock`] the time of day,
+//! [`codec`] the MessagePack envelope.
+
+pub mod clock;
+pub mod codec;
+pub mod durability;
+pub mod error;
+pub mod name;
+pub mod value;

@@ -1,0 +1,10 @@
+//! What a Rust actor keeps when its process ends.
+#![deny(unsafe_code)]
+
+#[macro_use]
+mod macros;
+
+pub mod base;
+pub mod persistence;
+pub mod records;
+pub mod sds;

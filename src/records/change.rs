@@ -1,0 +1,226 @@
+//! What an adapter is given of a bucket, and how changes that were not saved yet add up.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::base::value::Key;
+use crate::records::Record;
+
+/// A whole bucket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BucketSnapshot {
+    /// The version of the definition that the records fit.
+    pub schema_version: u32,
+    /// The revision of the newest change in it.
+    pub revision: u64,
+    /// The autoincrement counter: the highest number given out.
+    pub counter: i64,
+    /// All records, in any order; their places order them.
+    pub records: Vec<Arc<Record>>,
+}
+
+impl BucketSnapshot {
+    /// Puts a bucket together, as a loading adapter does.
+    pub fn new(schema_version: u32, revision: u64, counter: i64, records: Vec<Arc<Record>>) -> Self {
+        Self { schema_version, revision, counter, records }
+    }
+
+    /// Brings the snapshot up to date with a change, as any adapter's stored state must be by it. An adapter that keeps
+    /// whole buckets may call this; it costs one pass over the records.
+    pub fn apply(&mut self, change: &BucketChange) {
+        match change {
+            BucketChange::Full(snapshot) => *self = snapshot.clone(),
+            BucketChange::Delta(delta) => {
+                if delta.cleared {
+                    self.records.clear();
+                }
+                let mut upserts: HashMap<&Key, &Arc<Record>> =
+                    delta.upserts.iter().map(|record| (record.key(), record)).collect();
+                let gone: hashbrown::HashSet<&Key> = delta.deletes.iter().collect();
+                self.records.retain_mut(|record| match upserts.remove(record.key()) {
+                    Some(new) => {
+                        *record = Arc::clone(new);
+                        true
+                    }
+                    None => !gone.contains(record.key()),
+                });
+                // What is left is new; the order of the delta is kept.
+                let new = delta.upserts.iter().filter(|record| upserts.contains_key(record.key()));
+                self.records.extend(new.cloned());
+                self.counter = delta.counter;
+                self.revision = delta.revision;
+                self.schema_version = delta.schema_version;
+            }
+        }
+    }
+}
+
+/// What changed in a bucket since it was last saved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum BucketChange {
+    /// Replaces everything that is stored of the bucket. Adapters that are not incremental get nothing else.
+    Full(BucketSnapshot),
+    /// Changes what is stored; a bucket of which nothing is stored counts as empty.
+    Delta(BucketDelta),
+}
+
+/// A change of single records. Applied in the order of its fields.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct BucketDelta {
+    /// First of all, every stored record goes.
+    pub cleared: bool,
+    /// Then these keys go; one that is not stored is fine.
+    pub deletes: Vec<Key>,
+    /// Then these records are stored, over the old ones of their keys. None of their keys is in `deletes`.
+    pub upserts: Vec<Arc<Record>>,
+    /// The autoincrement counter.
+    pub counter: i64,
+    /// The revision that the stored bucket has from then on.
+    pub revision: u64,
+    /// The schema version that the stored bucket has from then on.
+    pub schema_version: u32,
+}
+
+impl BucketChange {
+    /// The revision that the stored bucket has from then on.
+    pub fn revision(&self) -> u64 {
+        match self {
+            Self::Full(snapshot) => snapshot.revision,
+            Self::Delta(delta) => delta.revision,
+        }
+    }
+
+    /// How many records it writes or deletes.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Full(snapshot) => snapshot.records.len(),
+            Self::Delta(delta) => delta.deletes.len() + delta.upserts.len(),
+        }
+    }
+
+    /// Whether it touches no record: a counter, a revision or a clear may still change.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Changes of one bucket that add up until they are saved: the newest state per key, nothing twice.
+#[derive(Debug, Default)]
+pub struct ChangeSet {
+    /// Everything before these changes is gone.
+    cleared: bool,
+    /// The stored form is to be replaced as a whole; implies `cleared`.
+    replace: bool,
+    entries: HashMap<Key, Option<Arc<Record>>>,
+    counter: i64,
+    revision: u64,
+    schema_version: u32,
+    bytes: usize,
+}
+
+impl ChangeSet {
+    /// An empty set of a bucket that stands at these numbers.
+    pub fn new(counter: i64, revision: u64, schema_version: u32) -> Self {
+        Self { counter, revision, schema_version, ..Self::default() }
+    }
+
+    /// A set that replaces all that is stored.
+    pub fn replacing(snapshot: BucketSnapshot) -> Self {
+        let mut set = Self::new(snapshot.counter, snapshot.revision, snapshot.schema_version);
+        set.clear();
+        set.replace = true;
+        for record in snapshot.records {
+            set.upsert(record);
+        }
+        set
+    }
+
+    /// Notes the record's newest state.
+    pub fn upsert(&mut self, record: Arc<Record>) {
+        self.bytes += record.estimated_bytes();
+        if let Some(Some(old)) = self.entries.insert(record.key().clone(), Some(record)) {
+            self.bytes -= old.estimated_bytes();
+        }
+    }
+
+    /// Notes that the key is gone.
+    pub fn delete(&mut self, key: Key) {
+        let (cost, cleared) = (key.estimated_bytes(), self.cleared);
+        let old = if cleared { self.entries.remove(&key).flatten() } else { self.entries.insert(key, None).flatten() };
+        if let Some(old) = old {
+            self.bytes -= old.estimated_bytes();
+        }
+        self.bytes += if cleared { 0 } else { cost };
+    }
+
+    /// Notes that everything so far is gone.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.cleared = true;
+        self.bytes = 64;
+    }
+
+    /// Notes where the bucket stands after a commit.
+    pub fn stand(&mut self, counter: i64, revision: u64) {
+        self.counter = counter;
+        self.revision = revision;
+    }
+
+    /// The revision of the newest change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Estimated bytes of it.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Puts these changes on top of older ones: per key the newest state counts, and a clear hides what is older.
+    #[must_use]
+    pub fn over(self, older: Self) -> Self {
+        if self.cleared {
+            return Self { replace: self.replace || older.replace, ..self };
+        }
+        let mut sum = older;
+        for (key, state) in self.entries {
+            match state {
+                Some(record) => sum.upsert(record),
+                None => sum.delete(key),
+            }
+        }
+        sum.counter = self.counter;
+        sum.revision = self.revision;
+        sum.schema_version = self.schema_version;
+        sum
+    }
+
+    /// What an adapter is given.
+    pub fn to_change(&self) -> BucketChange {
+        let mut deletes = Vec::new();
+        let mut upserts = Vec::with_capacity(self.entries.len());
+        for (key, state) in &self.entries {
+            match state {
+                Some(record) => upserts.push(Arc::clone(record)),
+                None => deletes.push(key.clone()),
+            }
+        }
+        let Self { counter, revision, schema_version, cleared, replace, .. } = *self;
+        if replace {
+            return BucketChange::Full(BucketSnapshot { schema_version, revision, counter, records: upserts });
+        }
+        BucketChange::Delta(BucketDelta { cleared, deletes, upserts, counter, revision, schema_version })
+    }
+}
+
+impl BucketDelta {
+    /// A delta that changes nothing but where the bucket stands; push into its fields.
+    pub fn new(revision: u64, counter: i64, schema_version: u32) -> Self {
+        Self { revision, counter, schema_version, ..Self::default() }
+    }
+}

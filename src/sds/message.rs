@@ -1,0 +1,60 @@
+//! Messages as they travel and are kept.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::base::codec::content_bytes;
+use crate::base::name::{MessageId, ParticipantId};
+
+/// A message, by the names of the SDS specification (<https://rfc.vac.dev/vac/raw/sds>).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SdsMessage {
+    /// Its id.
+    pub message_id: MessageId,
+    /// The sender's Lamport clock.
+    pub lamport_timestamp: i64,
+    /// Messages that it came after, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causal_history: Vec<HistoryEntry>,
+    /// The channel it belongs to, as on the wire.
+    #[serde(with = "crate::sds::message::channel_bytes")]
+    pub channel_id: Bytes,
+    /// What the application sent; empty in sync messages.
+    #[serde(with = "content_bytes")]
+    pub content: Bytes,
+    /// The sender's serialized bloom filter; empty where stored.
+    #[serde(default, skip_serializing_if = "Bytes::is_empty", with = "content_bytes")]
+    pub bloom_filter: Bytes,
+    /// Its author; may be empty.
+    #[serde(default, skip_serializing_if = "ParticipantId::is_empty")]
+    pub sender_id: ParticipantId,
+    /// Messages that the sender asks for; empty where stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repair_request: Vec<HistoryEntry>,
+}
+
+/// A message named by another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct HistoryEntry {
+    /// Its id.
+    pub message_id: MessageId,
+    /// Where it may be found: opaque, may be empty.
+    #[serde(default, skip_serializing_if = "Bytes::is_empty", with = "content_bytes")]
+    pub retrieval_hint: Bytes,
+    /// Its author; may be empty.
+    #[serde(default, skip_serializing_if = "ParticipantId::is_empty")]
+    pub sender_id: ParticipantId,
+}
+
+impl HistoryEntry {
+    /// An entry with neither hint nor author.
+    pub fn new(message_id: impl Into<MessageId>) -> Self {
+        Self { message_id: message_id.into(), ..Self::default() }
+    }
+}
+
+pub(crate) mod channel_bytes {
+    pub(crate) use crate::base::codec::id_bytes::{deserialize, serialize};
+}
