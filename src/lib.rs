@@ -5,6 +5,9 @@
 mod macros;
 
 pub mod base;
+pub mod bucket;
+pub mod bus;
 pub mod persistence;
 pub mod records;
 pub mod sds;
+pub mod store;

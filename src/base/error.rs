@@ -201,6 +201,17 @@ pub enum Error {
         outcome: Outcome,
     },
 
+    /// An actor died so often that its store has given it up.
+    #[error("{subject} has been given up after {restarts} restarts in {within:?}")]
+    GivenUp {
+        /// Whose actor it was.
+        subject: Subject,
+        /// How often it was restarted.
+        restarts: u32,
+        /// Within which time.
+        within: std::time::Duration,
+    },
+
     // ---- raise the alarm
     /// The change is in memory, but its commit failed; it is kept and retried.
     #[error("the change is in memory as revision {revision}, but not saved yet")]

@@ -18,6 +18,8 @@ use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 ///   [`close`](Self::close) and a new [`claim`](Self::claim) too, and where
 ///   [`survives_restart`](Capabilities::survives_restart) is declared, in the next process.
 /// - Stores, buckets and channels of different names share nothing, whatever their names look like.
+/// - A commit at the adapter's highest level of [`durability`](Capabilities::durability) makes everything that was
+///   committed before it, at whatever level, as durable as itself, even if it has no saves of its own.
 /// - A commit is applied in the order of its saves; all or nothing as [`atomicity`](Capabilities::atomicity) declares.
 /// - Errors say what the caller may do: `Transient` (try again), `Permanent`, `Fenced`, `Corrupt` with its place,
 ///   `Unknown` (it may or may not have been written; the same commit will come again and must not count twice).

@@ -6,7 +6,8 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::base::value::Key;
-use crate::records::Record;
+use crate::records::event::Change;
+use crate::records::record::Record;
 
 /// A whole bucket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -110,7 +111,7 @@ impl BucketChange {
 }
 
 /// Changes of one bucket that add up until they are saved: the newest state per key, nothing twice.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ChangeSet {
     /// Everything before these changes is gone.
     cleared: bool,
@@ -140,6 +141,17 @@ impl ChangeSet {
         set
     }
 
+    /// Notes one change of a commit, and where the bucket stands after it.
+    pub fn note(&mut self, change: &Change, counter: i64, revision: u64) {
+        match change {
+            Change::Inserted { record } | Change::Updated { new: record, .. } => self.upsert(Arc::clone(record)),
+            Change::Deleted { record } => self.delete(record.key().clone()),
+            Change::Cleared { .. } => self.clear(),
+        }
+        self.counter = counter;
+        self.revision = revision;
+    }
+
     /// Notes the record's newest state.
     pub fn upsert(&mut self, record: Arc<Record>) {
         self.bytes += record.estimated_bytes();
@@ -163,12 +175,6 @@ impl ChangeSet {
         self.entries.clear();
         self.cleared = true;
         self.bytes = 64;
-    }
-
-    /// Notes where the bucket stands after a commit.
-    pub fn stand(&mut self, counter: i64, revision: u64) {
-        self.counter = counter;
-        self.revision = revision;
     }
 
     /// The revision of the newest change.

@@ -21,9 +21,7 @@ impl Value {
             Self::String(text) => text.as_str().into(),
             Self::Bytes(bytes) => STANDARD.encode(bytes).into(),
             Self::Array(items) => items.iter().map(Self::to_json).collect(),
-            Self::Object(object) => {
-                object.iter().map(|(name, value)| (name.as_str().to_owned(), value.to_json())).collect()
-            }
+            Self::Object(object) => object.to_json(),
         }
     }
 }

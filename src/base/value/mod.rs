@@ -17,7 +17,7 @@ mod text;
 pub use de::{FieldsDeserializer, ValueError, from_value};
 pub use key::{Key, KeyRef, MAX_KEY_BYTES};
 pub use object::Object;
-pub use ser::to_value;
+pub use ser::{IntoObject, to_value};
 pub use text::Text;
 
 /// Deepest nesting that input may have.
@@ -162,15 +162,22 @@ impl Value {
         }
     }
 
-    /// The path of the first number that is not finite, `""` for the value itself.
-    pub(crate) fn non_finite(&self) -> Option<String> {
+    /// Turns −0.0 into 0.0 everywhere in it; answers the path of the first number that is not finite, `""` for the value
+    /// itself.
+    pub(crate) fn settle_numbers(&mut self) -> Option<String> {
         match self {
-            Self::Float(number) if !number.is_finite() => Some(String::new()),
+            Self::Float(number) => {
+                // Adding 0.0 changes nothing but the sign of a zero.
+                *number += 0.0;
+                (!number.is_finite()).then(String::new)
+            }
             Self::Array(items) => items
-                .iter()
+                .iter_mut()
                 .enumerate()
-                .find_map(|(index, item)| Some(join_path(&index.to_string(), &item.non_finite()?))),
-            Self::Object(object) => object.iter().find_map(|(name, item)| Some(join_path(name, &item.non_finite()?))),
+                .find_map(|(index, item)| Some(join_path(&index.to_string(), &item.settle_numbers()?))),
+            Self::Object(object) => {
+                object.values_mut().find_map(|(name, item)| Some(join_path(name, &item.settle_numbers()?)))
+            }
             _ => None,
         }
     }

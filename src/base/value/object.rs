@@ -91,6 +91,11 @@ impl Object {
         self.entries().iter().map(|(name, _)| name.as_str())
     }
 
+    /// The names, and the values to change.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = (&Text, &mut Value)> {
+        self.0.iter_mut().flat_map(|entries| entries.iter_mut()).map(|(name, value)| (&*name, value))
+    }
+
     /// Bytes that the object takes, as [`Value::estimated_bytes`] counts.
     pub fn estimated_bytes(&self) -> usize {
         self.entries().iter().map(|(name, value)| 24 + name.len() + value.estimated_bytes()).sum()

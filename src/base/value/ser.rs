@@ -3,6 +3,7 @@
 use serde::ser::{self, Serialize};
 
 use crate::base::value::de::ValueError;
+use crate::base::value::stored::NATIVE;
 use crate::base::value::{MAX_BYTES, MAX_DEPTH, Object, Text, Value, join_path};
 
 /// Turns anything that serializes into a value, the way a readable format would: unit variants become texts, newtype
@@ -20,24 +21,84 @@ use crate::base::value::{MAX_BYTES, MAX_DEPTH, Object, Text, Value, join_path};
 /// assert_eq!(point.at("y").and_then(|y| y.as_f64()), Some(0.5));
 /// ```
 pub fn to_value<T: Serialize + ?Sized>(input: &T) -> Result<Value, ValueError> {
-    let value = input.serialize(ToValue { depth: 0 })?;
+    let value = input.serialize(ToValue { depth: 0, readable: true })?;
     if value.estimated_bytes() > MAX_BYTES {
-        return Err(ValueError::new("larger than 16 MiB"));
+        return Err(too_large());
     }
     Ok(value)
+}
+
+fn too_large() -> ValueError {
+    ValueError::new("larger than 16 MiB")
+}
+
+fn too_deep() -> ValueError {
+    ValueError::new("nested more than 64 levels deep")
+}
+
+/// What can be given as a record or a record's changes: an [`Object`], or any `Serialize` that is one.
+pub trait IntoObject {
+    /// Turns it into an object.
+    ///
+    /// # Errors
+    /// It is something else than an object, or [`to_value`] refuses it.
+    fn into_object(self) -> Result<Object, ValueError>;
+}
+
+impl<T: Serialize> IntoObject for T {
+    fn into_object(self) -> Result<Object, ValueError> {
+        match to_value(&self)? {
+            Value::Object(object) => Ok(object),
+            other => Err(ValueError::new(format!("is {}, not an object", other.kind()))),
+        }
+    }
+}
+
+// An object is no `Serialize`, so that it can be taken as it is here.
+impl IntoObject for Object {
+    fn into_object(self) -> Result<Object, ValueError> {
+        Ok(self)
+    }
+}
+
+impl IntoObject for &Object {
+    fn into_object(self) -> Result<Object, ValueError> {
+        Ok(self.clone())
+    }
+}
+
+impl Object {
+    /// Refuses what is nested more than 64 levels deep or larger than 16 MiB.
+    pub(crate) fn check_limits(&self) -> Result<(), ValueError> {
+        fn too_deep_at(value: &Value, level: usize) -> bool {
+            match value {
+                Value::Array(items) => level >= MAX_DEPTH || items.iter().any(|item| too_deep_at(item, level + 1)),
+                Value::Object(object) => {
+                    level >= MAX_DEPTH || object.iter().any(|(_, item)| too_deep_at(item, level + 1))
+                }
+                _ => false,
+            }
+        }
+        if let Some((name, _)) = self.iter().find(|(_, value)| too_deep_at(value, 1)) {
+            return Err(too_deep().within(name));
+        }
+        if self.estimated_bytes() > MAX_BYTES { Err(too_large()) } else { Ok(()) }
+    }
 }
 
 #[derive(Clone, Copy)]
 struct ToValue {
     depth: usize,
+    /// Types that have two forms give the readable one, but a value that is one already gives its own.
+    readable: bool,
 }
 
 impl ToValue {
     fn deeper(self) -> Result<Self, ValueError> {
         if self.depth >= MAX_DEPTH {
-            return Err(ValueError::new("nested more than 64 levels deep"));
+            return Err(too_deep());
         }
-        Ok(Self { depth: self.depth + 1 })
+        Ok(Self { depth: self.depth + 1, ..self })
     }
 }
 
@@ -51,6 +112,10 @@ impl ser::Serializer for ToValue {
     type SerializeMap = Entries;
     type SerializeStruct = Entries;
     type SerializeStructVariant = Entries;
+
+    fn is_human_readable(&self) -> bool {
+        self.readable
+    }
 
     fn serialize_bool(self, v: bool) -> Result<Value, ValueError> {
         Ok(Value::Bool(v))
@@ -115,8 +180,12 @@ impl ser::Serializer for ToValue {
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<Value, ValueError> {
         Ok(variant.into())
     }
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result<Value, ValueError> {
-        value.serialize(self)
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<Value, ValueError> {
+        value.serialize(Self { readable: self.readable && name != NATIVE, ..self })
     }
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         self,
@@ -338,9 +407,23 @@ mod tests {
     }
 
     #[test]
+    fn a_value_inside_a_type_is_taken_as_it_is() {
+        #[derive(Serialize)]
+        struct Holder {
+            value: Value,
+        }
+        let tagged: Object = [("$bytes", "x")].into_iter().collect();
+        for value in [Value::from(&[1_u8][..]), Value::Object(tagged), vec![Value::from(&[2_u8][..])].into()] {
+            let object = Holder { value: value.clone() }.into_object().unwrap();
+            assert_eq!(object.get("value"), Some(&value));
+        }
+        assert!(7.into_object().is_err());
+    }
+
+    #[test]
     fn integers_beyond_64_bits_become_what_no_record_takes() {
-        assert_eq!(to_value(&u64::MAX).unwrap().non_finite(), Some(String::new()));
-        let nested = to_value(&serde_json::json!({ "a": [0, u64::MAX] })).unwrap();
-        assert_eq!(nested.non_finite().as_deref(), Some("a.1"));
+        assert_eq!(to_value(&u64::MAX).unwrap().settle_numbers(), Some(String::new()));
+        let mut nested = to_value(&serde_json::json!({ "a": [0, u64::MAX] })).unwrap();
+        assert_eq!(nested.settle_numbers().as_deref(), Some("a.1"));
     }
 }

@@ -41,28 +41,46 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
+/// A value says by this name that it is one: [`to_value`](super::to_value) then takes it as it is, and every format
+/// writes what is inside.
+pub(super) const NATIVE: &str = "$ractor_persistence::Value";
+
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Null => serializer.serialize_unit(),
-            Self::Bool(value) => serializer.serialize_bool(*value),
-            Self::Int(value) => serializer.serialize_i64(*value),
-            Self::Float(value) => serializer.serialize_f64(*value),
-            Self::String(text) => serializer.serialize_str(text),
-            Self::Bytes(bytes) if serializer.is_human_readable() => {
+        serializer.serialize_newtype_struct(NATIVE, &Stored(self))
+    }
+}
+
+struct Stored<'a>(&'a Value);
+
+impl Serialize for Stored<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use Value::{Array, Bool, Bytes, Float, Int, Null, String};
+        match self.0 {
+            Null => serializer.serialize_unit(),
+            Bool(value) => serializer.serialize_bool(*value),
+            Int(value) => serializer.serialize_i64(*value),
+            Float(value) => serializer.serialize_f64(*value),
+            String(text) => serializer.serialize_str(text),
+            Bytes(bytes) if serializer.is_human_readable() => {
                 let mut map = serializer.serialize_map(Some(1))?;
                 map.serialize_entry(BYTES, &STANDARD.encode(bytes))?;
                 map.end()
             }
-            Self::Bytes(bytes) => serializer.serialize_bytes(bytes),
-            Self::Array(items) => serializer.collect_seq(items),
-            Self::Object(object) => object.serialize(serializer),
+            Bytes(bytes) => serializer.serialize_bytes(bytes),
+            Array(items) => serializer.collect_seq(items),
+            Value::Object(object) if serializer.is_human_readable() && looks_tagged(object) => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry(OBJECT, &Plain(object))?;
+                map.end()
+            }
+            Value::Object(object) => Plain(object).serialize(serializer),
         }
     }
 }
 
 /// The names and values of an object, without the wrapper that a nested one may need.
-pub(super) struct Plain<'a>(&'a Object);
+struct Plain<'a>(&'a Object);
 
 impl Serialize for Plain<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -78,31 +96,10 @@ fn looks_tagged(object: &Object) -> bool {
     object.len() == 1 && object.names().all(|name| name.starts_with('$'))
 }
 
-impl Serialize for Object {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() && looks_tagged(self) {
-            let mut map = serializer.serialize_map(Some(1))?;
-            map.serialize_entry(OBJECT, &Plain(self))?;
-            map.end()
-        } else {
-            Plain(self).serialize(serializer)
-        }
-    }
-}
-
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let readable = deserializer.is_human_readable();
         deserializer.deserialize_any(ValueVisitor { readable, plain: false, depth: 0 })
-    }
-}
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Value::deserialize(deserializer)? {
-            Value::Object(object) => Ok(object),
-            other => Err(de::Error::custom(format_args!("expected an object, found {}", other.kind()))),
-        }
     }
 }
 

@@ -1,0 +1,199 @@
+//! What is unsaved of a bucket or channel, kept beside its actor: the persister captures it without a message, and it
+//! survives the actor's death.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashMap;
+
+use crate::base::name::{BucketName, Subject};
+use crate::base::value::Key;
+use crate::persistence::port::Save;
+use crate::records::{BucketChange, BucketSnapshot, Change, ChangeSet, Record, Table};
+
+/// What the persister needs of a subject. Its methods are called by the persister alone, in this order: `capture`, then
+/// one of `saved`, `handed` and `restore`; `saved` and `restore` also end what was handed over earlier.
+pub(crate) trait Cell: fmt::Debug + Send + Sync {
+    /// Whose changes these are.
+    fn subject(&self) -> &Subject;
+    /// Takes everything unsaved; it stays owned until its outcome is known.
+    fn capture(&self) -> Captured;
+    /// What was captured, and what was handed over before, is saved and can be forgotten.
+    fn saved(&self);
+    /// What was captured was written, but not at the level at which it counts as saved.
+    fn handed(&self);
+    /// What was captured, and what was handed over before, has to be written again: it is merged under newer changes.
+    fn restore(&self);
+}
+
+/// A subject's unsaved changes, as saves.
+#[derive(Debug)]
+pub(crate) struct Captured {
+    /// The revision of the newest change in it.
+    pub(crate) revision: u64,
+    /// Estimated bytes of what changed.
+    pub(crate) bytes: usize,
+    /// The saves; none where nothing was unsaved.
+    pub(crate) saves: Vec<Save>,
+}
+
+/// The unsaved changes of one bucket.
+#[derive(Debug)]
+pub(crate) struct BucketCell {
+    subject: Subject,
+    name: BucketName,
+    state: Mutex<BucketState>,
+}
+
+#[derive(Debug)]
+struct BucketState {
+    /// Changes since the last capture, where there are any.
+    waiting: Option<ChangeSet>,
+    /// In flight.
+    captured: Option<Arc<ChangeSet>>,
+    /// Written, but not synced.
+    handed: Option<ChangeSet>,
+    /// Where the bucket stands.
+    revision: u64,
+    counter: i64,
+    schema_version: u32,
+    /// Everything, for adapters that are only ever given whole buckets.
+    mirror: Option<HashMap<Key, Arc<Record>>>,
+}
+
+/// Which of the two a bucket's adapter is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Granularity {
+    /// What changed.
+    Changes,
+    /// Everything, each time.
+    Whole,
+}
+
+impl BucketCell {
+    /// A cell beside a bucket that nothing is stored of yet.
+    pub(crate) fn new(name: BucketName, schema_version: u32, granularity: Granularity) -> Self {
+        let mirror = match granularity {
+            Granularity::Changes => None,
+            Granularity::Whole => Some(HashMap::new()),
+        };
+        let state = BucketState {
+            waiting: None,
+            captured: None,
+            handed: None,
+            revision: 0,
+            counter: 0,
+            schema_version,
+            mirror,
+        };
+        Self { subject: Subject::Bucket(name.clone()), name, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, BucketState> {
+        // A panic while it was held can only come from an allocation: the changes themselves are moved in whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bucket was loaded and stands here; what is stored is as it is.
+    pub(crate) fn loaded(&self, table: &Table) {
+        let mut state = self.state();
+        state.revision = table.revision();
+        state.counter = table.counter();
+        state.mirror(table.all());
+    }
+
+    /// The stored form is to be replaced by this.
+    pub(crate) fn replace(&self, snapshot: BucketSnapshot) {
+        let mut state = self.state();
+        state.revision = snapshot.revision;
+        state.counter = snapshot.counter;
+        state.mirror(snapshot.records.iter());
+        state.waiting = Some(ChangeSet::replacing(snapshot));
+    }
+
+    /// Notes a commit of the bucket. Called in the bucket's turn; O(1) but for a clear, which frees what it hides.
+    pub(crate) fn note(&self, change: &Change, counter: i64, revision: u64) {
+        let mut state = self.state();
+        let BucketState { waiting, schema_version, mirror, .. } = &mut *state;
+        let changes = waiting.get_or_insert_with(|| ChangeSet::new(counter, revision, *schema_version));
+        changes.note(change, counter, revision);
+        match (mirror, change) {
+            (None, _) => {}
+            (Some(mirror), Change::Inserted { record } | Change::Updated { new: record, .. }) => {
+                mirror.insert(record.key().clone(), Arc::clone(record));
+            }
+            (Some(mirror), Change::Deleted { record }) => {
+                mirror.remove(record.key());
+            }
+            (Some(mirror), Change::Cleared { .. }) => mirror.clear(),
+        }
+        state.revision = revision;
+        state.counter = counter;
+    }
+
+    /// What is unsaved, in flight or only handed over, as one change over what is stored; taken before a load, so that
+    /// nothing falls between the two.
+    pub(crate) fn overlay(&self) -> Option<BucketChange> {
+        let state = self.state();
+        let parts = [state.handed.as_ref(), state.captured.as_deref(), state.waiting.as_ref()];
+        let changes = parts.into_iter().flatten().cloned();
+        changes.reduce(|older, newer| newer.over(older)).map(|changes| changes.to_change())
+    }
+}
+
+impl BucketState {
+    fn mirror<'a>(&mut self, records: impl Iterator<Item = &'a Arc<Record>>) {
+        if let Some(mirror) = &mut self.mirror {
+            *mirror = records.map(|record| (record.key().clone(), Arc::clone(record))).collect();
+        }
+    }
+}
+
+impl Cell for BucketCell {
+    fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    fn capture(&self) -> Captured {
+        let mut state = self.state();
+        let Some(changes) = state.waiting.take() else {
+            return Captured { revision: state.revision, bytes: 0, saves: Vec::new() };
+        };
+        let (revision, bytes) = (changes.revision(), changes.bytes());
+        let whole = state.mirror.as_ref().map(|mirror| {
+            let records = mirror.values().cloned().collect();
+            BucketChange::Full(BucketSnapshot::new(state.schema_version, state.revision, state.counter, records))
+        });
+        // Sharing the records is left for after the lock, so that the bucket is not held up by it.
+        let captured = Arc::new(changes);
+        state.captured = Some(Arc::clone(&captured));
+        drop(state);
+        let change = whole.unwrap_or_else(|| captured.to_change());
+        Captured { revision, bytes, saves: vec![Save::Bucket(self.name.clone(), Arc::new(change))] }
+    }
+
+    fn saved(&self) {
+        let mut state = self.state();
+        let done = (state.captured.take(), state.handed.take());
+        drop(state);
+        // Dropping many records takes time: not under the lock.
+        drop(done);
+    }
+
+    fn handed(&self) {
+        let mut state = self.state();
+        if let Some(captured) = state.captured.take().map(Arc::unwrap_or_clone) {
+            state.handed = Some(match state.handed.take() {
+                Some(older) => captured.over(older),
+                None => captured,
+            });
+        }
+    }
+
+    fn restore(&self) {
+        let mut state = self.state();
+        let captured = state.captured.take().map(Arc::unwrap_or_clone);
+        let parts = [state.handed.take(), captured, state.waiting.take()];
+        state.waiting = parts.into_iter().flatten().reduce(|older, newer| newer.over(older));
+    }
+}

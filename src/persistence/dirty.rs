@@ -1,0 +1,714 @@
+//! What is unsaved, when it is saved, and who is told: the persister's rules, as a state machine without I/O, time or
+//! randomness of its own.
+//!
+//! The shell around it feeds inputs and asks [`DirtySet::next`] what to do. Times are measured from the shell's start.
+//!
+//! ```text
+//!            changed            window over, too much unsaved, somebody waits
+//!   clean ───────────▶ dirty ────────────────────────────────────────────────▶ in flight ──saved──▶ clean
+//!                        ▲                                                          │
+//!                        └───── Transient, Unknown: all wait for the backoff ◀──────┤
+//!                        └───── Permanent, Corrupt: each subject alone next ◀───────┤
+//!                               Fenced: nothing is saved any more ◀─────────────────┘
+//! ```
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::base::durability::Durability;
+use crate::base::error::{Error, Failure};
+use crate::base::name::Subject;
+use crate::persistence::options::Backoff;
+
+/// The part of the options that the rules depend on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Policy {
+    pub(super) debounce: Duration,
+    pub(super) max_unsaved: usize,
+    pub(super) retry: Backoff,
+    /// The level of commits that nobody awaits.
+    pub(super) save_level: Durability,
+    /// The level at which a change counts as saved: the highest that the adapter has.
+    pub(super) top_level: Durability,
+}
+
+/// What the shell is to do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing until the next input.
+    Rest,
+    /// Nothing until this time or the next input.
+    WaitUntil(Duration),
+    /// Capture these subjects, tell it with [`DirtySet::captured`], commit at this level, tell the outcome. With `sync`
+    /// the commit matters even if it saves nothing: earlier ones become durable by it.
+    Commit { subjects: Vec<Subject>, level: Durability, sync: bool },
+    /// Commit the drop of this subject, tell the outcome.
+    Drop(Subject),
+}
+
+/// What an outcome entails.
+#[derive(Debug)]
+pub(super) struct Verdict<W> {
+    /// Waiters and what they are told, in order of their revisions.
+    pub(super) answers: Vec<(W, Result<(), Error>)>,
+    /// Subjects whose captured changes are saved: they can be forgotten.
+    pub(super) saved: Vec<Subject>,
+    /// Subjects whose captured changes were handed over: they are kept until a commit at the top level.
+    pub(super) handed: Vec<Subject>,
+    /// Subjects whose captured changes must be merged back.
+    pub(super) unsaved: Vec<Subject>,
+    /// What is to be reported.
+    pub(super) failures: Vec<Failure>,
+    /// Subjects that failed before and are saved now.
+    pub(super) recovered: Vec<Subject>,
+}
+
+impl<W> Default for Verdict<W> {
+    fn default() -> Self {
+        Self {
+            answers: Vec::new(),
+            saved: Vec::new(),
+            handed: Vec::new(),
+            unsaved: Vec::new(),
+            failures: Vec::new(),
+            recovered: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// When the first change came that is not captured yet.
+    dirty_since: Option<Duration>,
+    /// Estimated bytes of changes that are not captured yet.
+    waiting_bytes: usize,
+    /// Estimated bytes of changes that are captured or handed over.
+    captured_bytes: usize,
+    /// The newest revision known of.
+    newest: u64,
+    /// The revision in flight.
+    captured: Option<u64>,
+    /// The revision that was handed over, at whatever level.
+    handed: u64,
+    /// The revision that was saved at the top level.
+    saved: u64,
+    /// Set while its commits fail for a reason of its own: it is committed alone then.
+    isolated: Option<Retry>,
+    /// Whether a failure of it was reported since it was last saved.
+    failing: bool,
+}
+
+impl Entry {
+    fn reached(&self, level: Durability, top: Durability) -> u64 {
+        if level >= top { self.saved } else { self.handed }
+    }
+
+    fn unsaved_bytes(&self) -> usize {
+        self.waiting_bytes + self.captured_bytes
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    attempt: u32,
+    at: Duration,
+}
+
+#[derive(Debug)]
+struct Waiter<W> {
+    token: W,
+    level: Durability,
+    /// The revision by which its answers are ordered.
+    order: u64,
+    targets: Vec<Target>,
+}
+
+#[derive(Debug)]
+struct Target {
+    subject: Subject,
+    revision: u64,
+    outcome: Option<Result<(), Error>>,
+}
+
+/// The revisions that a commit was to save.
+type Covered = HashMap<Subject, u64>;
+
+impl Target {
+    fn is_covered(&self, covered: &Covered) -> bool {
+        self.outcome.is_none() && covered.get(&self.subject).is_some_and(|revision| *revision >= self.revision)
+    }
+}
+
+fn gone(subject: &Subject) -> Error {
+    Error::Permanent { operation: format!("saving {subject}, which is not there any more"), source: None }
+}
+
+#[derive(Debug)]
+enum Flight {
+    Commit {
+        subjects: Vec<Subject>,
+        level: Durability,
+        /// Whether its timeout has been told.
+        overdue: bool,
+    },
+    Drop(Subject),
+}
+
+/// Why saves are failing.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    pub(super) since: Duration,
+    pub(super) error: Error,
+}
+
+#[derive(Debug)]
+pub(super) struct DirtySet<W> {
+    policy: Policy,
+    entries: HashMap<Subject, Entry>,
+    /// The sum of `waiting_bytes` over all entries.
+    waiting_bytes: usize,
+    waiters: Vec<Waiter<W>>,
+    drops: VecDeque<(Subject, W)>,
+    flight: Option<Flight>,
+    /// Subjects of a failed commit that are tried one by one.
+    pieces: VecDeque<Subject>,
+    /// Set while the adapter as a whole fails.
+    backoff: Option<Retry>,
+    /// Since when there are commits that were handed over and not synced.
+    unsynced_since: Option<Duration>,
+    trouble: Option<Trouble>,
+    fenced: Option<Error>,
+    /// The time that the shell was last told to wait for; an earlier one has to wake it.
+    armed: Option<Duration>,
+}
+
+impl<W> DirtySet<W> {
+    pub(super) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            entries: HashMap::new(),
+            waiting_bytes: 0,
+            waiters: Vec::new(),
+            drops: VecDeque::new(),
+            flight: None,
+            pieces: VecDeque::new(),
+            backoff: None,
+            unsynced_since: None,
+            trouble: None,
+            fenced: None,
+            armed: None,
+        }
+    }
+
+    /// A subject stands at a revision that is saved, as after loading.
+    pub(super) fn loaded(&mut self, subject: Subject, revision: u64) {
+        let entry = self.entries.entry(subject).or_default();
+        entry.newest = entry.newest.max(revision);
+        entry.handed = entry.handed.max(revision);
+        entry.saved = entry.saved.max(revision);
+    }
+
+    /// A subject changed. Answers whether the shell has to be woken. O(1).
+    pub(super) fn changed(&mut self, subject: &Subject, revision: u64, bytes: usize, now: Duration) -> bool {
+        let entry = match self.entries.get_mut(subject) {
+            Some(entry) => entry,
+            None => self.entries.entry(subject.clone()).or_default(),
+        };
+        entry.newest = entry.newest.max(revision);
+        entry.waiting_bytes += bytes;
+        self.waiting_bytes += bytes;
+        let first = entry.dirty_since.is_none();
+        let since = *entry.dirty_since.get_or_insert(now);
+        // What is in flight ends with a look at everything; a failing adapter or subject has its own time.
+        if self.flight.is_some() || self.backoff.is_some() || entry.isolated.is_some() || self.fenced.is_some() {
+            return false;
+        }
+        let due = if self.waiting_bytes >= self.policy.max_unsaved {
+            now
+        } else if first {
+            since + self.policy.debounce
+        } else {
+            return false;
+        };
+        if self.armed.is_some_and(|armed| armed <= due) {
+            return false;
+        }
+        self.armed = Some(due);
+        true
+    }
+
+    fn too_much_waits(&self) -> bool {
+        self.waiting_bytes >= self.policy.max_unsaved
+    }
+
+    /// Somebody waits for a revision of a subject. `None`: it has to wait; the shell is to be woken.
+    pub(super) fn await_saved(
+        &mut self,
+        subject: &Subject,
+        revision: u64,
+        level: Durability,
+        token: W,
+    ) -> Option<(W, Result<(), Error>)> {
+        self.wait(vec![(subject.clone(), revision)], level, token)
+    }
+
+    /// Somebody waits for everything that is known of now, of one subject or of all.
+    pub(super) fn flush(&mut self, subject: Option<&Subject>, token: W) -> Option<(W, Result<(), Error>)> {
+        let all = self.entries.iter().filter(|(other, _)| subject.is_none_or(|subject| subject == *other));
+        let targets = all.map(|(subject, entry)| (subject.clone(), entry.newest)).collect();
+        self.wait(targets, self.policy.top_level, token)
+    }
+
+    fn wait(&mut self, targets: Vec<(Subject, u64)>, level: Durability, token: W) -> Option<(W, Result<(), Error>)> {
+        let mut open = Vec::new();
+        for (subject, revision) in targets {
+            let Some(entry) = self.entries.get(&subject) else {
+                return Some((token, Err(gone(&subject))));
+            };
+            // Nothing beyond the newest change can be waited for: it would never come.
+            let revision = revision.min(entry.newest);
+            // A change that is no commit, such as a migration, leaves the revision as it is.
+            let open_change = entry.newest == revision && (entry.dirty_since.is_some() || entry.captured.is_some());
+            if open_change || entry.reached(level, self.policy.top_level) < revision {
+                open.push((subject, revision));
+            }
+        }
+        let targets = open;
+        if targets.is_empty() {
+            return Some((token, Ok(())));
+        }
+        if let Some(error) = &self.fenced {
+            return Some((token, Err(error.clone())));
+        }
+        let order = targets.iter().map(|(_, revision)| *revision).max().unwrap_or(0);
+        let target = |(subject, revision)| Target { subject, revision, outcome: None };
+        let targets = targets.into_iter().map(target).collect();
+        self.waiters.push(Waiter { token, level, order, targets });
+        None
+    }
+
+    /// A subject is to be dropped, its unsaved changes with it. Its turn comes when nothing is in flight.
+    pub(super) fn drop_subject(&mut self, subject: Subject, token: W) -> Option<(W, Result<(), Error>)> {
+        if let Some(error) = &self.fenced {
+            return Some((token, Err(error.clone())));
+        }
+        self.drops.push_back((subject, token));
+        None
+    }
+
+    /// A subject is gone: nothing of it is saved any more. Its waiters are told `error`.
+    pub(super) fn forget(&mut self, subject: &Subject, error: &Error) -> Vec<(W, Result<(), Error>)> {
+        if let Some(entry) = self.entries.remove(subject) {
+            self.waiting_bytes -= entry.waiting_bytes;
+        }
+        self.pieces.retain(|piece| piece != subject);
+        for waiter in &mut self.waiters {
+            for target in waiter.targets.iter_mut().filter(|target| target.subject == *subject) {
+                target.outcome.get_or_insert_with(|| Err(error.clone()));
+            }
+        }
+        self.answers()
+    }
+
+    /// What to do now.
+    pub(super) fn next(&mut self, now: Duration) -> Next {
+        self.armed = None;
+        if self.flight.is_some() || self.fenced.is_some() {
+            return Next::Rest;
+        }
+        if let Some((subject, _)) = self.drops.front() {
+            let subject = subject.clone();
+            self.flight = Some(Flight::Drop(subject.clone()));
+            return Next::Drop(subject);
+        }
+        if let Some(piece) = self.pieces.pop_front() {
+            return self.start(vec![piece]);
+        }
+        // A subject that fails alone is tried alone, when somebody waits for it or its time has come.
+        let awaited = self.awaited();
+        let lonely = self.entries.iter().filter_map(|(subject, entry)| {
+            let retry = entry.isolated.filter(|_| self.is_unsaved(entry))?;
+            Some((if awaited.contains(subject) { Duration::ZERO } else { retry.at }, subject))
+        });
+        let lonely = lonely.min().map(|(at, subject)| (at, subject.clone()));
+        if let Some((at, subject)) = &lonely
+            && *at <= now
+        {
+            return self.start(vec![subject.clone()]);
+        }
+        let due = self.due(now, &awaited);
+        if due.is_some_and(|due| due <= now) {
+            let healthy = self.entries.iter().filter(|(_, entry)| entry.isolated.is_none());
+            let mut subjects: Vec<Subject> =
+                healthy.filter(|(_, entry)| entry.dirty_since.is_some()).map(|(subject, _)| subject.clone()).collect();
+            subjects.sort_unstable();
+            return self.start(subjects);
+        }
+        let wake = due.into_iter().chain(lonely.map(|(at, _)| at)).min();
+        self.armed = wake;
+        wake.map_or(Next::Rest, Next::WaitUntil)
+    }
+
+    /// When the subjects that do not fail on their own are due.
+    fn due(&self, now: Duration, awaited: &BTreeSet<Subject>) -> Option<Duration> {
+        let healthy = || self.entries.iter().filter(|(_, entry)| entry.isolated.is_none());
+        if healthy().any(|(subject, _)| awaited.contains(subject)) {
+            return Some(now);
+        }
+        let first_change = healthy().filter_map(|(_, entry)| entry.dirty_since).min();
+        let since = first_change.into_iter().chain(self.unsynced_since).min()?;
+        Some(match self.backoff {
+            // Neither a new change nor their amount shortens it.
+            Some(retry) => retry.at,
+            None if self.too_much_waits() => now,
+            None => since + self.policy.debounce,
+        })
+    }
+
+    fn is_unsaved(&self, entry: &Entry) -> bool {
+        entry.dirty_since.is_some() || entry.handed > entry.saved
+    }
+
+    /// The subjects that somebody waits for.
+    fn awaited(&self) -> BTreeSet<Subject> {
+        let targets = self.waiters.iter().flat_map(|waiter| &waiter.targets);
+        targets.filter(|target| target.outcome.is_none()).map(|target| target.subject.clone()).collect()
+    }
+
+    fn start(&mut self, subjects: Vec<Subject>) -> Next {
+        let waiting = self.waiters.iter().filter(|waiter| {
+            let mut open = waiter.targets.iter().filter(|target| target.outcome.is_none());
+            open.any(|target| subjects.contains(&target.subject) || !self.is_dirty(&target.subject))
+        });
+        let awaited = waiting.map(|waiter| waiter.level).max();
+        // What was handed over is synced by the next commit after one window, whoever asks for it.
+        let level = match awaited {
+            Some(level) => level,
+            None if self.unsynced_since.is_some() => self.policy.top_level,
+            None => self.policy.save_level,
+        };
+        let level = level.min(self.policy.top_level);
+        let sync = level >= self.policy.top_level && self.unsynced_since.is_some();
+        // From here on they count as captured: a change that comes while the shell captures makes them dirty anew, so
+        // that it is not forgotten, whether the capture still gets hold of it or not.
+        for subject in &subjects {
+            if let Some(entry) = self.entries.get_mut(subject) {
+                entry.dirty_since = None;
+                entry.captured = Some(entry.newest);
+                let bytes = std::mem::take(&mut entry.waiting_bytes);
+                entry.captured_bytes += bytes;
+                self.waiting_bytes -= bytes;
+            }
+        }
+        self.flight = Some(Flight::Commit { subjects: subjects.clone(), level, overdue: false });
+        Next::Commit { subjects, level, sync }
+    }
+
+    fn is_dirty(&self, subject: &Subject) -> bool {
+        self.entries.get(subject).is_some_and(|entry| entry.dirty_since.is_some())
+    }
+
+    /// A subject of the commit to come was captured at this revision, all its unsaved changes with it.
+    pub(super) fn captured(&mut self, subject: &Subject, revision: u64) {
+        if let Some(entry) = self.entries.get_mut(subject) {
+            entry.captured = Some(revision);
+            entry.newest = entry.newest.max(revision);
+        }
+    }
+
+    /// The commit in flight succeeded.
+    pub(super) fn saved(&mut self, now: Duration) -> Verdict<W> {
+        let mut verdict = Verdict::default();
+        match self.flight.take() {
+            Some(Flight::Commit { subjects, level, .. }) => {
+                let top = level >= self.policy.top_level;
+                for subject in subjects {
+                    let Some(entry) = self.entries.get_mut(&subject) else { continue };
+                    entry.handed = entry.handed.max(entry.captured.take().unwrap_or(0));
+                    entry.isolated = None;
+                    if std::mem::take(&mut entry.failing) {
+                        verdict.recovered.push(subject.clone());
+                    }
+                    if !top {
+                        verdict.handed.push(subject);
+                    }
+                }
+                if top {
+                    // It has made durable what earlier commits only handed over.
+                    self.unsynced_since = None;
+                    for (subject, entry) in &mut self.entries {
+                        if entry.captured_bytes > 0 || entry.saved < entry.handed {
+                            entry.saved = entry.handed;
+                            entry.captured_bytes = 0;
+                            verdict.saved.push(subject.clone());
+                        }
+                    }
+                } else {
+                    self.unsynced_since.get_or_insert(now);
+                }
+            }
+            Some(Flight::Drop(subject)) => {
+                if let Some((_, token)) = self.drops.pop_front() {
+                    verdict.answers.push((token, Ok(())));
+                }
+                verdict.answers.extend(self.forget(&subject, &gone(&subject)));
+            }
+            None => {}
+        }
+        self.backoff = None;
+        if self.entries.values().all(|entry| entry.isolated.is_none()) {
+            self.trouble = None;
+        }
+        self.settle();
+        verdict.answers.extend(self.answers());
+        verdict.saved.sort_unstable();
+        verdict
+    }
+
+    /// The commit in flight failed. `jitter` is drawn evenly from 0 to 1.
+    pub(super) fn failed(&mut self, error: &Error, now: Duration, jitter: f64) -> Verdict<W> {
+        let mut verdict = Verdict::default();
+        match self.flight.take() {
+            Some(Flight::Drop(subject)) => {
+                if let Some((_, token)) = self.drops.pop_front() {
+                    verdict.answers.push((token, Err(error.clone())));
+                }
+                verdict.failures.push(Failure::new(Some(subject), "drop", error.clone(), 1));
+                if matches!(error, Error::Fenced { .. }) {
+                    self.fence(error, now);
+                }
+            }
+            Some(Flight::Commit { subjects, .. }) => {
+                self.trouble.get_or_insert_with(|| Trouble { since: now, error: error.clone() }).error = error.clone();
+                let covered = self.uncapture(&subjects, now, &mut verdict);
+                match error {
+                    Error::Fenced { .. } => {
+                        self.fence(error, now);
+                        verdict.failures.push(Failure::new(None, "save", error.clone(), 1));
+                    }
+                    // These say that one of the subjects is at fault, and which one is found out.
+                    Error::Transient { .. } | Error::Unknown { .. } => {
+                        self.back_off(&subjects, &covered, error, now, jitter, &mut verdict);
+                    }
+                    _ if subjects.len() > 1 => self.pieces.extend(subjects),
+                    _ => match subjects.first() {
+                        Some(subject) => self.isolate(subject, &covered, error, now, jitter, &mut verdict),
+                        // A bare sync failed: nobody in particular is at fault.
+                        None => self.back_off(&subjects, &covered, error, now, jitter, &mut verdict),
+                    },
+                }
+            }
+            None => {}
+        }
+        verdict.answers.extend(self.answers());
+        verdict
+    }
+
+    /// Takes back what was captured or only handed over: all of it has to be written again. Answers which revisions the
+    /// failed commit was to save.
+    fn uncapture(&mut self, subjects: &[Subject], now: Duration, verdict: &mut Verdict<W>) -> Covered {
+        let mut covered = Covered::new();
+        for (subject, entry) in &mut self.entries {
+            let handed = entry.handed > entry.saved;
+            if !handed && !subjects.contains(subject) {
+                continue;
+            }
+            let captured = entry.captured.take();
+            covered.insert(subject.clone(), entry.handed.max(captured.unwrap_or(0)));
+            entry.handed = entry.saved;
+            if captured.is_some() || handed {
+                let bytes = std::mem::take(&mut entry.captured_bytes);
+                entry.waiting_bytes += bytes;
+                self.waiting_bytes += bytes;
+                entry.dirty_since.get_or_insert(now);
+                verdict.unsaved.push(subject.clone());
+            }
+        }
+        self.unsynced_since = None;
+        verdict.unsaved.sort_unstable();
+        covered
+    }
+
+    fn back_off(
+        &mut self,
+        subjects: &[Subject],
+        covered: &Covered,
+        error: &Error,
+        now: Duration,
+        jitter: f64,
+        verdict: &mut Verdict<W>,
+    ) {
+        self.pieces.clear();
+        let attempt = self.backoff.map_or(1, |retry| retry.attempt.saturating_add(1));
+        self.backoff = Some(Retry { attempt, at: now + self.policy.retry.delay(attempt, jitter) });
+        for subject in subjects {
+            if let Some(entry) = self.entries.get_mut(subject) {
+                entry.failing = true;
+                if let Some(alone) = &mut entry.isolated {
+                    alone.at = now + self.policy.retry.delay(attempt, jitter);
+                }
+            }
+            verdict.failures.push(Failure::new(Some(subject.clone()), "save", error.clone(), attempt));
+        }
+        if subjects.is_empty() {
+            verdict.failures.push(Failure::new(None, "save", error.clone(), attempt));
+        }
+        // Everybody who waits for any part of it is told at once. Who waits for a later change has not had his try.
+        for waiter in &mut self.waiters {
+            if let Some(target) = waiter.targets.iter_mut().find(|target| target.is_covered(covered)) {
+                target.outcome = Some(Err(error.clone()));
+                waiter.close();
+            }
+        }
+    }
+
+    fn isolate(
+        &mut self,
+        subject: &Subject,
+        covered: &Covered,
+        error: &Error,
+        now: Duration,
+        jitter: f64,
+        verdict: &mut Verdict<W>,
+    ) {
+        if let Some(entry) = self.entries.get_mut(subject) {
+            let attempt = entry.isolated.map_or(1, |retry| retry.attempt.saturating_add(1));
+            entry.isolated = Some(Retry { attempt, at: now + self.policy.retry.delay(attempt, jitter) });
+            entry.failing = true;
+            verdict.failures.push(Failure::new(Some(subject.clone()), "save", error.clone(), attempt));
+        }
+        for waiter in &mut self.waiters {
+            let hit = waiter.targets.iter_mut().filter(|target| target.subject == *subject && target.is_covered(covered));
+            for target in hit {
+                target.outcome = Some(Err(error.clone()));
+            }
+        }
+    }
+
+    fn fence(&mut self, error: &Error, now: Duration) {
+        self.trouble.get_or_insert_with(|| Trouble { since: now, error: error.clone() });
+        self.fenced = Some(error.clone());
+        self.pieces.clear();
+        for target in self.waiters.iter_mut().flat_map(|waiter| &mut waiter.targets) {
+            target.outcome.get_or_insert_with(|| Err(error.clone()));
+        }
+    }
+
+    /// The commit in flight takes longer than it may: its waiters are told, and it goes on.
+    pub(super) fn overdue(&mut self, error: &Error, now: Duration) -> Verdict<W> {
+        let mut verdict = Verdict::default();
+        if let Some(Flight::Commit { subjects, overdue, .. }) = &mut self.flight
+            && !std::mem::replace(overdue, true)
+        {
+            self.trouble.get_or_insert_with(|| Trouble { since: now, error: error.clone() }).error = error.clone();
+            for subject in subjects.iter() {
+                if let Some(entry) = self.entries.get_mut(subject) {
+                    entry.failing = true;
+                }
+                verdict.failures.push(Failure::new(Some(subject.clone()), "save", error.clone(), 1));
+            }
+            for waiter in &mut self.waiters {
+                let hit = waiter.targets.iter_mut().find(|target| {
+                    let captured = self.entries.get(&target.subject).and_then(|entry| entry.captured);
+                    target.outcome.is_none() && captured.is_some_and(|captured| captured >= target.revision)
+                });
+                if let Some(target) = hit {
+                    target.outcome = Some(Err(error.clone()));
+                    waiter.close();
+                }
+            }
+        }
+        verdict.answers = self.answers();
+        verdict
+    }
+
+    /// Marks the targets that have been reached.
+    fn settle(&mut self) {
+        let top = self.policy.top_level;
+        for waiter in &mut self.waiters {
+            for target in waiter.targets.iter_mut().filter(|target| target.outcome.is_none()) {
+                let reached = self.entries.get(&target.subject).map(|entry| entry.reached(waiter.level, top));
+                if reached.is_some_and(|reached| reached >= target.revision) {
+                    target.outcome = Some(Ok(()));
+                }
+            }
+        }
+    }
+
+    /// Takes out the waiters whose every target has an outcome.
+    fn answers(&mut self) -> Vec<(W, Result<(), Error>)> {
+        let mut done = self
+            .waiters
+            .extract_if(.., |waiter| waiter.targets.iter().all(|target| target.outcome.is_some()))
+            .collect::<Vec<_>>();
+        done.sort_by_key(|waiter| waiter.order);
+        done.into_iter().map(|waiter| (waiter.token, waiter.targets.into_iter().filter_map(|target| target.outcome).collect())).collect()
+    }
+
+    /// Everybody who still waits is told the same; used when saving ends for good.
+    pub(super) fn dismiss(&mut self, error: &Error) -> Vec<(W, Result<(), Error>)> {
+        for waiter in &mut self.waiters {
+            if let Some(target) = waiter.targets.iter_mut().find(|target| target.outcome.is_none()) {
+                target.outcome = Some(Err(error.clone()));
+            }
+            waiter.close();
+        }
+        let drops = self.drops.drain(..).map(|(_, token)| (token, Err(error.clone()))).collect::<Vec<_>>();
+        self.answers().into_iter().chain(drops).collect()
+    }
+
+    /// Subjects with changes that are not saved.
+    pub(super) fn unsaved(&self) -> Vec<Subject> {
+        let unsaved = self.entries.iter().filter(|(_, entry)| self.is_unsaved(entry) || entry.captured.is_some());
+        let mut subjects: Vec<Subject> = unsaved.map(|(subject, _)| subject.clone()).collect();
+        subjects.sort_unstable();
+        subjects
+    }
+
+    pub(super) fn unsaved_bytes(&self) -> usize {
+        self.entries.values().map(Entry::unsaved_bytes).sum()
+    }
+
+    /// The revision of each subject that is saved.
+    pub(super) fn saved_revisions(&self) -> impl Iterator<Item = (&Subject, u64)> {
+        self.entries.iter().map(|(subject, entry)| (subject, entry.saved))
+    }
+
+    pub(super) fn saved_revision(&self, subject: &Subject) -> u64 {
+        self.entries.get(subject).map_or(0, |entry| entry.saved)
+    }
+
+    pub(super) fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.as_ref()
+    }
+
+    pub(super) fn fenced(&self) -> Option<&Error> {
+        self.fenced.as_ref()
+    }
+
+    /// Whether more is unsaved than memory should hold.
+    pub(super) fn under_pressure(&self) -> bool {
+        self.trouble.is_some() && self.unsaved_bytes() > self.policy.max_unsaved.saturating_mul(4)
+    }
+
+    /// When saving is tried next while it fails.
+    pub(super) fn next_retry(&self) -> Option<Duration> {
+        let alone = self.entries.values().filter_map(|entry| entry.isolated).map(|retry| retry.at);
+        alone.chain(self.backoff.map(|retry| retry.at)).min()
+    }
+
+    pub(super) fn in_flight(&self) -> bool {
+        self.flight.is_some()
+    }
+}
+
+impl<W> Waiter<W> {
+    /// What is still open is not waited for: an outcome that it has been told decides.
+    fn close(&mut self) {
+        for target in &mut self.targets {
+            target.outcome.get_or_insert(Ok(()));
+        }
+    }
+}

@@ -1,0 +1,617 @@
+//! What stands between the pure dirty set, the cells and the adapter. The actor in `actor` drives it; whoever holds the
+//! [`Persister`] can tell it of changes and wait for saves.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use hashbrown::HashMap;
+use ractor::ActorRef;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::{AbortHandle, JoinError};
+use tokio::time::Instant;
+
+use crate::base::durability::Durability;
+use crate::base::error::{Error, Failure, Result};
+use crate::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, StoreName, Subject};
+use crate::bus::{Bus, Event, Sink, Topic};
+use crate::persistence::actor::PersisterMessage;
+use crate::persistence::cell::{Cell, Granularity};
+use crate::persistence::dirty::{DirtySet, Next, Policy, Verdict};
+use crate::persistence::event::{PersistenceEvent, PersistenceOutcome};
+use crate::persistence::health::{Degraded, Health, Reason};
+use crate::persistence::options::{LoadFailure, PersistenceOptions};
+use crate::persistence::port::{Capabilities, Commit, Epoch, Save, StorageAdapter};
+use crate::records::BucketSnapshot;
+use crate::sds::ChannelData;
+
+type Token = oneshot::Sender<Result<()>>;
+
+/// Called for every failure that nobody waits for.
+pub type OnError = Arc<dyn Fn(&Failure) + Send + Sync>;
+
+/// A handle on a store's persister: clones share it.
+#[derive(Clone)]
+pub(crate) struct Persister {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: StoreName,
+    adapter: Arc<dyn StorageAdapter>,
+    capabilities: Capabilities,
+    epoch: Epoch,
+    options: PersistenceOptions,
+    bus: Bus,
+    on_error: Option<OnError>,
+    started: Instant,
+    /// Locked for moments only, never across an await; may be held while no other lock is.
+    dirty: Mutex<DirtySet<Token>>,
+    cells: Mutex<HashMap<Subject, Arc<dyn Cell>>>,
+    actor: Mutex<Option<ActorRef<PersisterMessage>>>,
+    /// A wake-up is on its way to the actor already.
+    woken: AtomicBool,
+    /// The adapter's commit in flight.
+    flight: Mutex<Option<AbortHandle>>,
+    /// Saving has ended for good.
+    ended: AtomicBool,
+    loads: Semaphore,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    commits: AtomicU64,
+    failed_commits: AtomicU64,
+    bytes: AtomicU64,
+    last_commit_nanos: AtomicU64,
+    loads: AtomicU64,
+}
+
+/// What a store's saving has done so far.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct PersistenceStats {
+    /// Whether the store has an adapter at all.
+    pub enabled: bool,
+    /// Commits that succeeded.
+    pub commits: u64,
+    /// Commits that failed.
+    pub failed_commits: u64,
+    /// Estimated bytes of the changes that succeeded.
+    pub bytes: u64,
+    /// How long the newest commit took.
+    pub last_commit: Duration,
+    /// Buckets and channels that were loaded.
+    pub loads: u64,
+    /// Estimated bytes that are not saved yet.
+    pub unsaved_bytes: usize,
+    /// Buckets and channels with changes that are not saved yet.
+    pub unsaved: Vec<Subject>,
+    /// The saved revision of each bucket and channel.
+    pub saved_revisions: Vec<(Subject, u64)>,
+}
+
+impl fmt::Debug for Persister {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Persister").field("store", &self.shared.store).finish_non_exhaustive()
+    }
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that runs under these locks calls foreign code.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Persister {
+    /// Takes the store over on the adapter.
+    ///
+    /// # Errors
+    /// `InvalidOptions`, and what the adapter's claim answers.
+    pub(crate) async fn claim(
+        store: StoreName,
+        adapter: Arc<dyn StorageAdapter>,
+        options: PersistenceOptions,
+        bus: Bus,
+        on_error: Option<OnError>,
+    ) -> Result<Self> {
+        options.validate()?;
+        let capabilities = adapter.capabilities();
+        let epoch = adapter.claim(&store).await?;
+        // A level that the adapter does not have is lowered for what nobody awaits.
+        let policy = Policy {
+            debounce: options.debounce,
+            max_unsaved: options.max_unsaved,
+            retry: options.retry,
+            save_level: options.save_durability.min(capabilities.durability),
+            top_level: capabilities.durability,
+        };
+        let shared = Shared {
+            store,
+            adapter,
+            capabilities,
+            epoch,
+            bus,
+            on_error,
+            started: Instant::now(),
+            dirty: Mutex::new(DirtySet::new(policy)),
+            cells: Mutex::new(HashMap::new()),
+            actor: Mutex::new(None),
+            woken: AtomicBool::new(false),
+            flight: Mutex::new(None),
+            ended: AtomicBool::new(false),
+            loads: Semaphore::new(options.load_concurrency),
+            counts: Counts::default(),
+            options,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    pub(crate) fn store(&self) -> &StoreName {
+        &self.shared.store
+    }
+
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.shared.capabilities
+    }
+
+    pub(crate) fn load_failure(&self) -> LoadFailure {
+        self.shared.options.load_failure
+    }
+
+    pub(crate) fn stop_timeout(&self) -> Duration {
+        self.shared.options.stop_timeout
+    }
+
+    /// What the adapter of this store is given of a bucket.
+    pub(crate) fn granularity(&self) -> Granularity {
+        if self.shared.capabilities.incremental { Granularity::Changes } else { Granularity::Whole }
+    }
+
+    /// From now on this actor is woken when there is something to do.
+    pub(super) fn driven_by(&self, actor: ActorRef<PersisterMessage>) {
+        *lock(&self.shared.actor) = Some(actor);
+        self.shared.woken.store(false, Ordering::SeqCst);
+    }
+
+    /// A bucket or channel is there, and stands at a revision that is saved.
+    pub(crate) fn register(&self, cell: Arc<dyn Cell>, revision: u64) {
+        lock(&self.shared.dirty).loaded(cell.subject().clone(), revision);
+        lock(&self.shared.cells).insert(cell.subject().clone(), cell);
+    }
+
+    /// A subject changed. O(1), for the subject's own turn.
+    pub(crate) fn changed(&self, subject: &Subject, revision: u64, bytes: usize) {
+        if self.shared.ended.load(Ordering::Relaxed) {
+            return;
+        }
+        let now = self.shared.now();
+        if lock(&self.shared.dirty).changed(subject, revision, bytes, now) {
+            self.wake();
+        }
+    }
+
+    /// Waits until a revision of a subject is saved at a level.
+    ///
+    /// # Errors
+    /// What the commit said; `Stopping` where saving has ended.
+    pub(crate) async fn saved(&self, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
+        self.wait(|dirty, token| dirty.await_saved(subject, revision, level, token)).await
+    }
+
+    /// Waits until everything accepted so far is saved, of one subject or of all.
+    ///
+    /// # Errors
+    /// What the commit said; `Stopping` where saving has ended.
+    pub(crate) async fn flush(&self, subject: Option<&Subject>) -> Result<()> {
+        self.wait(|dirty, token| dirty.flush(subject, token)).await
+    }
+
+    /// Deletes what is stored of a subject and forgets it; waits for a commit in flight first.
+    ///
+    /// # Errors
+    /// What the adapter said; the subject is still there then.
+    pub(crate) async fn drop_stored(&self, subject: &Subject) -> Result<()> {
+        self.wait(|dirty, token| dirty.drop_subject(subject.clone(), token)).await?;
+        lock(&self.shared.cells).remove(subject);
+        Ok(())
+    }
+
+    /// Forgets a subject with what is unsaved of it.
+    pub(crate) fn forget(&self, subject: &Subject) {
+        let gone = Error::Stopping;
+        let answers = lock(&self.shared.dirty).forget(subject, &gone);
+        lock(&self.shared.cells).remove(subject);
+        answer(answers);
+    }
+
+    async fn wait(
+        &self,
+        register: impl FnOnce(&mut DirtySet<Token>, Token) -> Option<(Token, Result<()>)>,
+    ) -> Result<()> {
+        if self.shared.ended.load(Ordering::SeqCst) {
+            return Err(Error::Stopping);
+        }
+        let (token, outcome) = oneshot::channel();
+        let in_flight = {
+            let mut dirty = lock(&self.shared.dirty);
+            if let Some((_, answer)) = register(&mut dirty, token) {
+                return answer;
+            }
+            dirty.in_flight()
+        };
+        // What is in flight ends with a look at everything.
+        if !in_flight {
+            self.wake();
+        }
+        outcome.await.unwrap_or(Err(Error::Stopping))
+    }
+
+    /// The actor looks at what there is to do; wake-ups on their way count for one.
+    fn wake(&self) {
+        if self.shared.woken.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let actor = lock(&self.shared.actor).clone();
+        if actor.is_none_or(|actor| actor.cast(PersisterMessage::Wake).is_err()) {
+            // The actor is dead. Whoever waits is served all the same, even if it is never replaced because its
+            // supervisor was killed; the debounce timer is what is missing until then.
+            let persister = self.clone();
+            tokio::spawn(async move { persister.advance() });
+        }
+    }
+
+    /// Does what is to be done; answers when to look again. Called by the actor.
+    pub(super) fn advance(&self) -> Option<Duration> {
+        // Cleared first: a change that comes from here on sends a wake-up of its own.
+        self.shared.woken.store(false, Ordering::SeqCst);
+        loop {
+            if self.shared.ended.load(Ordering::SeqCst) {
+                return None;
+            }
+            let now = self.shared.now();
+            let next = lock(&self.shared.dirty).next(now);
+            match next {
+                Next::Rest => return None,
+                Next::WaitUntil(at) => return Some(at.saturating_sub(now)),
+                Next::Drop(subject) => {
+                    let save = match &subject {
+                        Subject::Bucket(name) => Save::DropBucket(name.clone()),
+                        Subject::Channel(id) => Save::DropChannel(id.clone()),
+                    };
+                    self.launch(vec![save], self.shared.capabilities.durability, 0, None);
+                    return None;
+                }
+                Next::Commit { subjects, level, sync } => {
+                    let mut saves = Vec::with_capacity(subjects.len());
+                    let mut bytes = 0;
+                    for subject in &subjects {
+                        let cell = lock(&self.shared.cells).get(subject).cloned();
+                        let Some(cell) = cell else { continue };
+                        let captured = cell.capture();
+                        bytes += captured.bytes;
+                        saves.extend(captured.saves);
+                        lock(&self.shared.dirty).captured(subject, captured.revision);
+                    }
+                    if saves.is_empty() && !sync {
+                        // Everything was captured by an earlier commit.
+                        let verdict = lock(&self.shared.dirty).saved(now);
+                        self.settle(verdict);
+                        continue;
+                    }
+                    self.launch(saves, level, bytes, Some(self.shared.options.commit_timeout));
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Hands a commit to the adapter, in tasks of their own. A panic of the adapter is an unknown outcome.
+    fn launch(&self, saves: Vec<Save>, level: Durability, bytes: usize, limit: Option<Duration>) {
+        let shared = &self.shared;
+        let commit = Commit::new(shared.store.clone(), shared.epoch, level, saves);
+        let adapter = Arc::clone(&shared.adapter);
+        let persister = self.clone();
+        let begun = Instant::now();
+        let mut work = tokio::spawn(async move { adapter.commit(&commit).await });
+        *lock(&shared.flight) = Some(work.abort_handle());
+        tokio::spawn(async move {
+            let ended = match limit {
+                None => work.await,
+                Some(limit) => match tokio::time::timeout(limit, &mut work).await {
+                    Ok(ended) => ended,
+                    Err(_) => {
+                        persister.overdue(limit);
+                        work.await
+                    }
+                },
+            };
+            let outcome = ended.unwrap_or_else(|error| Err(died("commit", error)));
+            persister.finished(outcome, bytes, begun.elapsed());
+        });
+    }
+
+    fn overdue(&self, limit: Duration) {
+        let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
+        let error = Error::unknown("commit", slow);
+        let verdict = lock(&self.shared.dirty).overdue(&error, self.shared.now());
+        self.settle(verdict);
+    }
+
+    fn finished(&self, outcome: Result<()>, bytes: usize, took: Duration) {
+        let counts = &self.shared.counts;
+        counts.last_commit_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        *lock(&self.shared.flight) = None;
+        let now = self.shared.now();
+        let verdict = match &outcome {
+            Ok(()) => {
+                counts.commits.fetch_add(1, Ordering::Relaxed);
+                counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                lock(&self.shared.dirty).saved(now)
+            }
+            Err(error) => {
+                counts.failed_commits.fetch_add(1, Ordering::Relaxed);
+                lock(&self.shared.dirty).failed(error, now, jitter())
+            }
+        };
+        self.settle(verdict);
+        self.wake();
+    }
+
+    /// Carries out what an outcome entails: cells first, so that whoever is answered finds them settled.
+    fn settle(&self, verdict: Verdict<Token>) {
+        let Verdict { answers, saved, handed, unsaved, failures, recovered } = verdict;
+        let cells: Vec<(Subject, Arc<dyn Cell>)> = {
+            let cells = lock(&self.shared.cells);
+            let all = saved.iter().chain(&handed).chain(&unsaved);
+            all.filter_map(|subject| Some((subject.clone(), Arc::clone(cells.get(subject)?)))).collect()
+        };
+        for (subject, cell) in &cells {
+            if saved.binary_search(subject).is_ok() {
+                cell.saved();
+            } else if unsaved.binary_search(subject).is_ok() {
+                cell.restore();
+            } else {
+                cell.handed();
+            }
+        }
+        for subject in &recovered {
+            tracing::info!(store = %self.shared.store, %subject, "saving works again");
+        }
+        for subject in &saved {
+            let revision = lock(&self.shared.dirty).saved_revision(subject);
+            self.tell(subject, PersistenceOutcome::Saved { revision });
+        }
+        for failure in failures {
+            self.report(failure);
+        }
+        answer(answers);
+    }
+
+    /// Reports a failure that nobody waits for: to the log, the bus and the user's callback.
+    pub(crate) fn report(&self, failure: Failure) {
+        let Failure { subject, operation, error, attempt } = &failure;
+        tracing::warn!(
+            store = %self.shared.store,
+            subject = subject.as_ref().map(tracing::field::display),
+            operation,
+            attempt,
+            error = error as &dyn std::error::Error,
+            "persistence failed"
+        );
+        if let (Some(subject), "save") = (subject, *operation) {
+            self.tell(subject, PersistenceOutcome::Failed { error: error.clone(), attempt: *attempt });
+        }
+        if let Some(on_error) = &self.shared.on_error
+            && catch_unwind(AssertUnwindSafe(|| on_error(&failure))).is_err()
+        {
+            tracing::error!(store = %self.shared.store, "the on_error callback panicked");
+        }
+    }
+
+    fn tell(&self, subject: &Subject, outcome: PersistenceOutcome) {
+        if self.shared.bus.subscriber_count() == 0 {
+            return;
+        }
+        let topic = Topic::persistence(subject.name(), outcome.kind());
+        let revision = match outcome {
+            PersistenceOutcome::Saved { revision } => revision,
+            _ => 0,
+        };
+        let payload = Arc::new(PersistenceEvent { subject: subject.clone(), outcome });
+        self.shared.bus.publish(Event::new(topic, Some(subject.clone()), revision, 0, false, payload));
+    }
+
+    /// Loads a bucket, when its turn has come.
+    ///
+    /// # Errors
+    /// What the adapter said; `Transient` where it took too long.
+    pub(crate) async fn load_bucket(&self, name: &BucketName) -> Result<Option<BucketSnapshot>> {
+        let key = BucketKey::new(self.shared.store.clone(), name.clone());
+        let adapter = Arc::clone(&self.shared.adapter);
+        self.load(&Subject::Bucket(name.clone()), async move { adapter.load_bucket(&key).await }).await
+    }
+
+    /// Loads a channel, when its turn has come.
+    ///
+    /// # Errors
+    /// What the adapter said; `Transient` where it took too long.
+    pub(crate) async fn load_channel(&self, id: &ChannelId) -> Result<ChannelData> {
+        let key = ChannelKey::new(self.shared.store.clone(), id.clone());
+        let adapter = Arc::clone(&self.shared.adapter);
+        self.load(&Subject::Channel(id.clone()), async move { adapter.load_channel(&key).await }).await
+    }
+
+    async fn load<T, F>(&self, subject: &Subject, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let _turn = self.shared.loads.acquire().await.map_err(|_| Error::Stopping)?;
+        let mut work = AbortOnDrop(tokio::spawn(work));
+        let limit = self.shared.options.load_timeout;
+        let ended = tokio::time::timeout(limit, &mut work.0).await.map_err(|_| {
+            let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
+            Error::transient(format!("loading {subject}"), slow)
+        })?;
+        self.shared.counts.loads.fetch_add(1, Ordering::Relaxed);
+        ended.unwrap_or_else(|error| Err(died("load", error)))
+    }
+
+    /// Tells that a subject was loaded.
+    pub(crate) fn recovered(&self, subject: &Subject, count: usize, took: Duration) {
+        tracing::debug!(store = %self.shared.store, %subject, count, ?took, "recovered");
+        self.tell(subject, PersistenceOutcome::Recovered { count, took });
+    }
+
+    /// Moves what could not be read out of the way; answers where it is.
+    ///
+    /// # Errors
+    /// What the adapter said: then nothing may be written over the data.
+    pub(crate) async fn quarantine(&self, subject: &Subject) -> Result<String> {
+        self.shared.adapter.quarantine(&self.shared.store, subject).await
+    }
+
+    /// The error that fences the store, if one does.
+    pub(crate) fn fenced(&self) -> Option<Error> {
+        lock(&self.shared.dirty).fenced().cloned()
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        if self.shared.ended.load(Ordering::SeqCst) {
+            return Health::Stopped;
+        }
+        let dirty = lock(&self.shared.dirty);
+        if dirty.fenced().is_some() {
+            return Health::Fenced;
+        }
+        let Some(trouble) = dirty.trouble() else { return Health::Healthy };
+        let (now, wall) = (self.shared.now(), SystemTime::now());
+        let ago = now.saturating_sub(trouble.since);
+        Health::Degraded(Degraded {
+            reason: if dirty.under_pressure() { Reason::MemoryPressure } else { Reason::SaveFailing },
+            since: wall.checked_sub(ago).unwrap_or(wall),
+            last_error: trouble.error.clone(),
+            unsaved_bytes: dirty.unsaved_bytes(),
+            unsaved_subjects: dirty.unsaved(),
+            next_retry: dirty.next_retry().and_then(|at| wall.checked_add(at.saturating_sub(now))),
+        })
+    }
+
+    pub(crate) fn stats(&self) -> PersistenceStats {
+        let counts = &self.shared.counts;
+        let dirty = lock(&self.shared.dirty);
+        let mut saved_revisions: Vec<_> =
+            dirty.saved_revisions().map(|(subject, revision)| (subject.clone(), revision)).collect();
+        saved_revisions.sort_unstable();
+        PersistenceStats {
+            enabled: true,
+            commits: counts.commits.load(Ordering::Relaxed),
+            failed_commits: counts.failed_commits.load(Ordering::Relaxed),
+            bytes: counts.bytes.load(Ordering::Relaxed),
+            last_commit: Duration::from_nanos(counts.last_commit_nanos.load(Ordering::Relaxed)),
+            loads: counts.loads.load(Ordering::Relaxed),
+            unsaved_bytes: dirty.unsaved_bytes(),
+            unsaved: dirty.unsaved(),
+            saved_revisions,
+        }
+    }
+
+    /// Saves what is unsaved, for as long as `stop_timeout` allows, then ends saving for good and releases the store's
+    /// claim. Answers what could not be saved and why.
+    pub(crate) async fn stop(&self) -> (Vec<Subject>, Option<Error>) {
+        let limit = Instant::now() + self.shared.options.stop_timeout;
+        let mut failure = None;
+        for attempt in 1.. {
+            match tokio::time::timeout_at(limit, self.flush(None)).await {
+                Ok(Ok(())) => {
+                    failure = None;
+                    break;
+                }
+                Ok(Err(error)) => {
+                    let again = error.is_retryable();
+                    failure = Some(error);
+                    let pause = Instant::now() + self.shared.options.retry.delay(attempt, jitter());
+                    if !again || pause >= limit {
+                        break;
+                    }
+                    tokio::time::sleep_until(pause).await;
+                }
+                Err(_) => {
+                    let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, "the last commit did not end in time");
+                    failure.get_or_insert_with(|| Error::unknown("commit", slow));
+                    break;
+                }
+            }
+        }
+        self.shared.ended.store(true, Ordering::SeqCst);
+        if let Some(flight) = lock(&self.shared.flight).take() {
+            flight.abort();
+        }
+        let (unsaved, answers) = {
+            let mut dirty = lock(&self.shared.dirty);
+            (dirty.unsaved(), dirty.dismiss(&Error::Stopping))
+        };
+        answer(answers);
+        let close = self.shared.adapter.close(&self.shared.store);
+        // Closing may hang as well as committing; a second is what a stop that has run out of time still grants.
+        let grace = limit.max(Instant::now() + Duration::from_secs(1));
+        match tokio::time::timeout_at(grace, close).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.report(Failure::new(None, "close", error.clone(), 1));
+                failure.get_or_insert(error);
+            }
+            Err(_) => {
+                let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, "the adapter did not close in time");
+                failure.get_or_insert_with(|| Error::unknown("close", slow));
+            }
+        }
+        (unsaved, failure)
+    }
+}
+
+impl Shared {
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn answer(answers: Vec<(Token, Result<()>)>) {
+    for (token, outcome) in answers {
+        // Whoever waited may have stopped waiting.
+        let _gone = token.send(outcome);
+    }
+}
+
+fn died(operation: &'static str, error: JoinError) -> Error {
+    Error::unknown(operation, error)
+}
+
+/// A number from 0 to 1 that needs no seed: it only spreads retries.
+fn jitter() -> f64 {
+    let bits = u32::from_le_bytes(uuid::Uuid::new_v4().as_bytes()[..4].try_into().unwrap_or_default());
+    f64::from(bits) / f64::from(u32::MAX)
+}
+
+/// Keeps the dirty set up to date: subscribed to `bucket.*.*` like anybody else.
+#[derive(Debug)]
+pub(crate) struct DirtySink(pub(crate) Persister);
+
+impl Sink for DirtySink {
+    fn event(&self, event: &Event) {
+        if let (true, Some(subject)) = (event.persistent, &event.subject) {
+            self.0.changed(subject, event.revision, event.bytes);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! A bucket's life: defined, restarted, dropped, detached.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ractor::Actor;
+use tokio::time::Instant;
+
+use crate::base::error::{Error, Failure, Result};
+use crate::base::name::{BucketName, Subject};
+use crate::bucket::{Bucket, BucketActor, BucketMessage, BucketStart, Place, Slot};
+use crate::persistence::{BucketCell, Cell, LoadFailure, Persister};
+use crate::records::{BucketDefinition, BucketSnapshot, Restored, Schema, Table};
+use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
+use crate::store::inner::{Inner, lock};
+
+/// What a store knows of a bucket.
+#[derive(Debug)]
+pub(super) struct BucketEntry {
+    schema: Arc<Schema>,
+    slot: Arc<Slot>,
+    /// None where the bucket is not saved.
+    cell: Option<Arc<BucketCell>>,
+    restarts: Mutex<Restarts>,
+}
+
+impl BucketEntry {
+    /// From now on handles get this error.
+    pub(super) fn close(&self, error: Error) {
+        self.slot.close(error);
+    }
+
+    /// Refuses new calls, and waits until the actor has handled what it has.
+    pub(super) async fn drain(&self) {
+        if let Place::Running(actor) = self.slot.close(Error::Stopping) {
+            // An actor that is dead already has nothing left to drain.
+            let _dead = actor.drain_and_wait(None).await;
+        }
+    }
+}
+
+impl Inner {
+    /// Defines a bucket: checks, loads, restores, starts. A failure at any step leaves nothing behind.
+    pub(super) async fn define_bucket(self: &Arc<Self>, definition: BucketDefinition) -> Result<Bucket> {
+        self.admit()?;
+        let schema = Arc::new(Schema::new(definition)?);
+        let name = schema.bucket().clone();
+        let persister = self.persister.as_ref().filter(|_| schema.persistent());
+        let cell = persister.map(|persister| {
+            Arc::new(BucketCell::new(name.clone(), schema.schema_version(), persister.granularity()))
+        });
+        let slot = Arc::new(Slot::new(name.clone()));
+        let entry = Arc::new(BucketEntry { schema, slot, cell, restarts: Mutex::default() });
+        match lock(&self.buckets).entry(name.clone()) {
+            hashbrown::hash_map::Entry::Occupied(_) => {
+                return Err(Error::BucketAlreadyExists { bucket: name });
+            }
+            hashbrown::hash_map::Entry::Vacant(vacant) => {
+                vacant.insert(Arc::clone(&entry));
+            }
+        }
+        // In a task of its own, so that a caller who stops waiting leaves no half-defined bucket.
+        let inner = Arc::clone(self);
+        let work = tokio::spawn(async move {
+            let outcome = inner.start_bucket(&entry).await;
+            if let Err(error) = &outcome {
+                inner.undefine(&entry, error.clone());
+            }
+            outcome.map(|()| Bucket::new(Arc::clone(&entry.slot), inner.persister_of(&entry)))
+        });
+        work.await.unwrap_or_else(|error| Err(Error::unknown("defining a bucket", error)))
+    }
+
+    fn persister_of(&self, entry: &BucketEntry) -> Option<Persister> {
+        self.persister.clone().filter(|_| entry.cell.is_some())
+    }
+
+    fn undefine(&self, entry: &BucketEntry, error: Error) -> Place {
+        let place = entry.slot.close(error);
+        let name = entry.slot.name();
+        let mut buckets = lock(&self.buckets);
+        if buckets.get(name).is_some_and(|current| Arc::ptr_eq(&current.slot, &entry.slot)) {
+            buckets.remove(name);
+        }
+        place
+    }
+
+    async fn start_bucket(self: &Arc<Self>, entry: &BucketEntry) -> Result<()> {
+        let begun = Instant::now();
+        let subject = Subject::Bucket(entry.slot.name().clone());
+        let mut table = Table::new(Arc::clone(&entry.schema));
+        if let (Some(persister), Some(cell)) = (&self.persister, &entry.cell) {
+            let stored = self.load_or_start_empty(persister, entry).await?;
+            let stored_revision = stored.as_ref().map_or(0, |snapshot| snapshot.revision);
+            let mut altered = false;
+            if let Some(snapshot) = stored {
+                let restored = restore(&entry.schema, snapshot).await?;
+                cell.loaded(&restored.table);
+                (table, altered) = (restored.table, restored.altered);
+            }
+            persister.register(Arc::clone(cell) as Arc<dyn Cell>, stored_revision);
+            if altered {
+                cell.replace(table.snapshot());
+                persister.changed(&subject, table.revision(), 0);
+            }
+            let (count, took) = (table.len(), begun.elapsed());
+            if let Err(error) = self.spawn_bucket(entry, table).await {
+                persister.forget(&subject);
+                return Err(error);
+            }
+            persister.recovered(&subject, count, took);
+            return Ok(());
+        }
+        self.spawn_bucket(entry, table).await
+    }
+
+    async fn load_or_start_empty(
+        &self,
+        persister: &Persister,
+        entry: &BucketEntry,
+    ) -> Result<Option<BucketSnapshot>> {
+        let name = entry.slot.name();
+        let subject = Subject::Bucket(name.clone());
+        match persister.load_bucket(name).await {
+            Err(error) if starts_empty(persister, &error) => {
+                let place = persister.quarantine(&subject).await?;
+                tracing::warn!(store = %self.name, %subject, place, "unreadable data is in quarantine");
+                persister.report(Failure::new(Some(subject), "load", error, 1));
+                Ok(None)
+            }
+            loaded => loaded,
+        }
+    }
+
+    async fn spawn_bucket(self: &Arc<Self>, entry: &BucketEntry, table: Table) -> Result<()> {
+        self.admit()?;
+        let start = BucketStart {
+            table,
+            cell: entry.cell.clone(),
+            clock: Arc::clone(&self.clock),
+            bus: self.bus.clone(),
+            slot: Arc::clone(&entry.slot),
+        };
+        let supervisor = self.supervisor()?.get_cell();
+        let spawned = BucketActor::spawn_linked(None, BucketActor, start, supervisor).await;
+        let (actor, _ended) = spawned.map_err(|error| Error::permanent("starting a bucket", error))?;
+        let subject = Subject::Bucket(entry.slot.name().clone());
+        let (id, unwanted) = (actor.get_id(), actor.get_cell());
+        let alive = self.children.born(id, Child::Subject(subject.clone()));
+        if !entry.slot.started(actor) {
+            // Stopped, dropped or detached meanwhile.
+            self.children.dismiss(&subject);
+            let _dead = unwanted.stop_and_wait(None, None).await;
+            self.children.buried(id);
+            return Err(Error::Stopping);
+        }
+        if !alive {
+            self.revive(Child::Subject(subject));
+        }
+        Ok(())
+    }
+
+    /// Restarts a bucket from its last save and its unsaved commits.
+    pub(super) async fn revive_bucket(self: &Arc<Self>, name: &BucketName) {
+        let Some(entry) = lock(&self.buckets).get(name).cloned() else { return };
+        if !entry.slot.restarting() {
+            return;
+        }
+        let subject = Subject::Bucket(name.clone());
+        if !lock(&entry.restarts).allow(Instant::now()) {
+            let given_up = Error::GivenUp { subject: subject.clone(), restarts: RESTARTS, within: WITHIN };
+            entry.close(given_up.clone());
+            self.report(Failure::new(Some(subject), "restart", given_up, RESTARTS));
+            return;
+        }
+        let mut pause = Duration::from_millis(100);
+        for attempt in 1.. {
+            match self.restart_bucket(&entry).await {
+                Ok(()) => return,
+                Err(_) if self.is_stopping() => return,
+                Err(Error::Stopping) => return,
+                Err(error) => {
+                    self.report(Failure::new(Some(subject.clone()), "restart", error.clone(), attempt));
+                    if !error.is_retryable() {
+                        return entry.close(error);
+                    }
+                }
+            }
+            // The adapter may be back later; callers wait within their timeouts.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(30));
+        }
+    }
+
+    async fn restart_bucket(self: &Arc<Self>, entry: &BucketEntry) -> Result<()> {
+        let (Some(persister), Some(cell)) = (&self.persister, &entry.cell) else {
+            let table = Table::empty_at(Arc::clone(&entry.schema), entry.slot.revision());
+            return self.spawn_bucket(entry, table).await;
+        };
+        // Taken before the load: what is saved in between is in both, and nothing is in neither.
+        let unsaved = cell.overlay();
+        let mut snapshot = persister.load_bucket(entry.slot.name()).await?.unwrap_or_default();
+        if let Some(change) = unsaved {
+            snapshot.apply(&change);
+        }
+        if snapshot.schema_version == 0 {
+            snapshot.schema_version = entry.schema.schema_version();
+        }
+        let Restored { table, altered } = restore(&entry.schema, snapshot).await?;
+        if altered {
+            cell.replace(table.snapshot());
+            persister.changed(cell.subject(), table.revision(), 0);
+        }
+        self.spawn_bucket(entry, table).await
+    }
+
+    /// Ends a bucket, its stored data with it or not. On failure it serves on.
+    pub(super) async fn end_bucket(self: &Arc<Self>, name: &BucketName, fate: Fate) -> Result<()> {
+        self.admit()?;
+        let undefined = || Error::BucketNotDefined { bucket: name.clone() };
+        let entry = lock(&self.buckets).get(name).cloned().ok_or_else(undefined)?;
+        let inner = Arc::clone(self);
+        let work = tokio::spawn(async move { inner.end_entry(&entry, fate).await });
+        work.await.unwrap_or_else(|error| Err(Error::unknown("ending a bucket", error)))
+    }
+
+    async fn end_entry(self: &Arc<Self>, entry: &BucketEntry, fate: Fate) -> Result<()> {
+        let name = entry.slot.name();
+        let subject = Subject::Bucket(name.clone());
+        // Waits for the calls under way, and keeps new ones waiting until the outcome is known.
+        let _alone = entry.slot.exclusive().await?;
+        if let Place::Gone(error) = entry.slot.place() {
+            return Err(error);
+        }
+        if let (Some(persister), Some(cell)) = (&self.persister, &entry.cell) {
+            let outcome = match fate {
+                Fate::Drop => persister.drop_stored(&subject).await,
+                Fate::Detach => persister.flush(Some(&subject)).await,
+            };
+            if let Err(error) = outcome {
+                if fate == Fate::Drop && matches!(error, Error::Unknown { .. }) {
+                    // It may be gone from the disk: memory has it, and writes it again as a whole.
+                    self.resave(persister, cell, entry).await;
+                }
+                return Err(error);
+            }
+            persister.forget(&subject);
+        }
+        self.children.dismiss(&subject);
+        if let Place::Running(actor) = self.undefine(entry, Error::BucketNotDefined { bucket: name.clone() }) {
+            let id = actor.get_id();
+            // An actor that is dead already is as good as stopped.
+            let _dead = actor.stop_and_wait(None, None).await;
+            self.children.buried(id);
+        }
+        Ok(())
+    }
+
+    async fn resave(&self, persister: &Persister, cell: &Arc<BucketCell>, entry: &BucketEntry) {
+        if let Place::Running(actor) = entry.slot.place()
+            && let Ok(ractor::rpc::CallResult::Success(Ok(snapshot))) =
+                actor.call(BucketMessage::Snapshot, None).await
+        {
+            let revision = snapshot.revision;
+            cell.replace(snapshot);
+            persister.changed(cell.subject(), revision, 0);
+        }
+    }
+
+    /// A handle on a bucket that is defined.
+    pub(super) fn bucket(&self, name: &str) -> Result<Bucket> {
+        self.admit()?;
+        let name = BucketName::new(name)?;
+        let entry = lock(&self.buckets).get(&name).cloned();
+        let entry = entry.ok_or(Error::BucketNotDefined { bucket: name })?;
+        Ok(Bucket::new(Arc::clone(&entry.slot), self.persister_of(&entry)))
+    }
+}
+
+/// What becomes of a bucket's stored data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It is deleted.
+    Drop,
+    /// It is saved and kept.
+    Detach,
+}
+
+/// Whether a load that failed like this may be followed by an empty start: only what can never be read qualifies, and
+/// only where that was chosen.
+pub(super) fn starts_empty(persister: &Persister, error: &Error) -> bool {
+    persister.load_failure() == LoadFailure::StartEmpty
+        && matches!(error, Error::Corrupt { .. } | Error::UnknownFormat { .. })
+}
+
+/// Binding and checking a large bucket takes long: off the async workers.
+async fn restore(schema: &Arc<Schema>, snapshot: BucketSnapshot) -> Result<Restored> {
+    let schema = Arc::clone(schema);
+    let work = tokio::task::spawn_blocking(move || Table::restore(schema, snapshot));
+    work.await.unwrap_or_else(|error| Err(Error::unknown("restoring a bucket", error)))
+}

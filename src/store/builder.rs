@@ -1,0 +1,91 @@
+//! What a store is started from.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ractor::ActorCell;
+
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::error::{Failure, Result};
+use crate::persistence::{OnError, PersistenceOptions, StorageAdapter};
+use crate::store::handle::Store;
+
+/// What a store is started from: a name, an adapter if it is to save anything, and options.
+#[must_use]
+pub struct StoreBuilder {
+    pub(super) name: String,
+    pub(super) adapter: Option<Arc<dyn StorageAdapter>>,
+    pub(super) options: PersistenceOptions,
+    pub(super) on_error: Option<OnError>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for StoreBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreBuilder")
+            .field("name", &self.name)
+            .field("adapter", &self.adapter.is_some())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StoreBuilder {
+    pub(super) fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            adapter: None,
+            options: PersistenceOptions::default(),
+            on_error: None,
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Where the store saves; without one it works in memory only.
+    pub fn adapter(self, adapter: impl StorageAdapter) -> Self {
+        self.shared_adapter(Arc::new(adapter))
+    }
+
+    /// Where the store saves, for an adapter that serves several stores.
+    pub fn shared_adapter(mut self, adapter: Arc<dyn StorageAdapter>) -> Self {
+        self.adapter = Some(adapter);
+        self
+    }
+
+    /// How and when it saves.
+    pub fn persistence(mut self, options: PersistenceOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Called for every failure that nobody waits for, with subject, operation, error and attempt; a panic in it is
+    /// caught. It runs in the store's tasks, so it must not block.
+    pub fn on_error(mut self, on_error: impl Fn(&Failure) + Send + Sync + 'static) -> Self {
+        self.on_error = Some(Arc::new(on_error));
+        self
+    }
+
+    /// The clock that records are stamped by; default: the operating system's.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Starts the store, supervised by nobody: stop it with [`Store::stop`].
+    ///
+    /// # Errors
+    /// `InvalidName`, `InvalidOptions`, and what the adapter's claim answers: `Locked`, `Corrupt`, `Transient`, ….
+    pub async fn start(self) -> Result<Store> {
+        Store::launch(self, None).await
+    }
+
+    /// Starts the store as a child of an application's own supervisor. When that stops it with
+    /// `stop_children_and_wait`, the store shuts down as by [`Store::stop`]; a supervisor that merely stops kills its
+    /// children, and what is unsaved then is lost.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn spawn_linked(self, supervisor: ActorCell) -> Result<Store> {
+        Store::launch(self, Some(supervisor)).await
+    }
+}

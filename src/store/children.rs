@@ -1,0 +1,104 @@
+//! Which actor is whose, so that the supervisor knows what to restart.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+use ractor::ActorId;
+use tokio::time::Instant;
+
+use crate::base::name::Subject;
+
+/// Restarts within [`WITHIN`] after which a child is given up.
+pub(super) const RESTARTS: u32 = 5;
+/// See [`RESTARTS`].
+pub(super) const WITHIN: Duration = Duration::from_secs(30);
+
+/// Whose actor one is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Child {
+    Persister,
+    Subject(Subject),
+}
+
+/// The living children of a store's supervisor.
+#[derive(Debug, Default)]
+pub(super) struct Children(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    living: HashMap<ActorId, Child>,
+    /// Those that died before they were entered: an actor can die before its spawner has its reference.
+    early_deaths: HashSet<ActorId>,
+}
+
+impl Children {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock can panic but an allocation.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A child was spawned. Answers whether it is still alive.
+    #[must_use]
+    pub(super) fn born(&self, id: ActorId, child: Child) -> bool {
+        let mut state = self.state();
+        if state.early_deaths.remove(&id) {
+            return false;
+        }
+        state.living.insert(id, child);
+        true
+    }
+
+    /// A child died. Answers whose it was, unless its death was announced or its birth was not.
+    pub(super) fn died(&self, id: ActorId) -> Option<Child> {
+        let mut state = self.state();
+        let child = state.living.remove(&id);
+        if child.is_none() {
+            state.early_deaths.insert(id);
+        }
+        child
+    }
+
+    /// The end of a subject's actor is wanted: its death, which [`died`](Self::died) will be told of, is no failure.
+    pub(super) fn dismiss(&self, subject: &Subject) {
+        let mut state = self.state();
+        state.living.retain(|_, child| *child != Child::Subject(subject.clone()));
+    }
+
+    /// A death that was wanted has come.
+    pub(super) fn buried(&self, id: ActorId) {
+        self.state().early_deaths.remove(&id);
+    }
+}
+
+/// Counts restarts within a sliding time.
+#[derive(Debug, Default)]
+pub(super) struct Restarts(VecDeque<Instant>);
+
+impl Restarts {
+    /// One more restart is needed. Answers whether it may be.
+    pub(super) fn allow(&mut self, now: Instant) -> bool {
+        while self.0.front().is_some_and(|first| now.duration_since(*first) > WITHIN) {
+            self.0.pop_front();
+        }
+        self.0.push_back(now);
+        self.0.len() <= RESTARTS as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_sixth_restart_within_thirty_seconds_is_one_too_many() {
+        let mut restarts = Restarts::default();
+        for _ in 0..5 {
+            assert!(restarts.allow(Instant::now()));
+        }
+        assert!(!restarts.allow(Instant::now()));
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert!(restarts.allow(Instant::now()));
+    }
+}

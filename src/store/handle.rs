@@ -1,0 +1,221 @@
+//! What users hold of a store.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorCell};
+
+use crate::base::error::{Error, Failure, Result};
+use crate::base::name::{BucketName, StoreName};
+use crate::bucket::Bucket;
+use crate::bus::{Bus, Pattern, Subscription};
+use crate::persistence::{DirtySink, Health, PersistenceStats, Persister};
+use crate::records::BucketDefinition;
+use crate::store::bucket::Fate;
+use crate::store::builder::StoreBuilder;
+use crate::store::inner::{Inner, lock, report};
+use crate::store::report::{StopReport, StoreStats};
+use crate::store::supervisor::Supervisor;
+
+/// A store: supervises buckets and channels, and saves what changes in them.
+///
+/// A handle is a cheap clone; dropping handles changes nothing, the store runs until it is stopped.
+///
+/// ```
+/// use ractor_persistence::adapters::memory::MemoryAdapter;
+/// use ractor_persistence::record;
+/// use ractor_persistence::records::{BucketDefinition, Field, Generated};
+/// use ractor_persistence::store::Store;
+///
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// let store = Store::builder("shop").adapter(MemoryAdapter::default()).start().await?;
+/// let users = store
+///     .define_bucket(
+///         BucketDefinition::new("users")
+///             .key("id")
+///             .field("id", Field::int().generated(Generated::Autoincrement))
+///             .field("name", Field::string().required()),
+///     )
+///     .await?;
+/// let ada = users.insert(record! { "name": "Ada" }).await?;
+/// assert_eq!(ada.key(), &1.into());
+/// let report = store.stop().await?;
+/// assert!(report.unsaved.is_empty());
+/// # Ok::<_, ractor_persistence::base::error::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+impl Store {
+    /// What a store is started from; its name is 1 to 128 bytes of Unicode without control characters.
+    pub fn builder(name: impl Into<String>) -> StoreBuilder {
+        StoreBuilder::new(name)
+    }
+
+    pub(super) async fn launch(builder: StoreBuilder, above: Option<ActorCell>) -> Result<Self> {
+        let StoreBuilder { name, adapter, options, on_error, clock } = builder;
+        let name = StoreName::new(&name)?;
+        options.validate()?;
+        let for_bus = on_error.clone();
+        let bus = Bus::new(move |failure: Failure| report(for_bus.as_ref(), &failure));
+        let persister = match adapter {
+            Some(adapter) => {
+                Some(Persister::claim(name.clone(), adapter, options, bus.clone(), on_error.clone()).await?)
+            }
+            None => None,
+        };
+        let dirty = match &persister {
+            Some(persister) => {
+                let everything = Pattern::parse("bucket.*.*")?;
+                Some(bus.subscribe_sink(everything, Arc::new(DirtySink(persister.clone()))))
+            }
+            None => None,
+        };
+        let inner = Arc::new(Inner::new(name, bus, clock, persister, on_error, dirty));
+        let spawned = match above {
+            Some(above) => Supervisor::spawn_linked(None, Supervisor, Arc::clone(&inner), above).await,
+            None => Supervisor::spawn(None, Supervisor, Arc::clone(&inner)).await,
+        };
+        let started = match spawned {
+            // The cell is set here and nowhere else.
+            Ok((supervisor, _ended)) => inner.supervisor.set(supervisor).map_err(|_| Error::Stopping),
+            Err(error) => Err(Error::permanent("starting the store", error)),
+        };
+        let started = match started {
+            Ok(()) => inner.spawn_persister().await,
+            failed => failed,
+        };
+        if let Err(error) = started {
+            // The claim is given back; the reason for which the store did not start is what matters.
+            inner.shut_down().await;
+            if let Some(supervisor) = inner.supervisor.get() {
+                supervisor.stop(None);
+            }
+            return Err(error);
+        }
+        Ok(Self { inner })
+    }
+
+    /// The store's name.
+    pub fn name(&self) -> &StoreName {
+        &self.inner.name
+    }
+
+    /// Defines a bucket: checks the definition, loads what is stored under its name, checks that against the
+    /// definition, rebuilds indexes and counter, starts the bucket's actor. Nothing is published about restored records.
+    ///
+    /// # Errors
+    /// `InvalidDefinition` with every fault, `BucketAlreadyExists`, `SchemaTooNew`, `Migration`, `Corrupt`,
+    /// `UnknownFormat`, and whatever else the adapter answers: then the name is free again and the stored data as it
+    /// was.
+    ///
+    /// # Cancel safety
+    /// A definition that has begun goes on when its future is dropped.
+    pub async fn define_bucket(&self, definition: BucketDefinition) -> Result<Bucket> {
+        self.inner.define_bucket(definition).await
+    }
+
+    /// A handle on a bucket that is defined.
+    ///
+    /// # Errors
+    /// `BucketNotDefined`, `InvalidName`, `Stopping`.
+    pub fn bucket(&self, name: &str) -> Result<Bucket> {
+        self.inner.bucket(name)
+    }
+
+    /// Ends a bucket and deletes what is stored of it. Handles then get `BucketNotDefined`.
+    ///
+    /// # Errors
+    /// `BucketNotDefined`, `Stopping`, and what the adapter answers: then the bucket serves on and its data is there.
+    ///
+    /// # Cancel safety
+    /// A drop that has begun goes on when its future is dropped.
+    pub async fn drop_bucket(&self, name: &str) -> Result<()> {
+        self.inner.end_bucket(&BucketName::new(name)?, Fate::Drop).await
+    }
+
+    /// Ends a bucket and keeps what is stored of it, once everything is saved. Handles then get `BucketNotDefined`.
+    ///
+    /// # Errors
+    /// `BucketNotDefined`, `Stopping`, and what the last commit answers: then the bucket serves on.
+    ///
+    /// # Cancel safety
+    /// A detachment that has begun goes on when its future is dropped.
+    pub async fn detach_bucket(&self, name: &str) -> Result<()> {
+        self.inner.end_bucket(&BucketName::new(name)?, Fate::Detach).await
+    }
+
+    /// Where the store's events are published.
+    pub fn bus(&self) -> &Bus {
+        &self.inner.bus
+    }
+
+    /// A bounded stream of the events whose topics match a pattern such as `bucket.users.*`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the text is no pattern.
+    pub fn subscribe(&self, pattern: &str) -> Result<Subscription> {
+        Ok(self.inner.bus.subscribe(Pattern::parse(pattern)?))
+    }
+
+    /// Waits until everything accepted so far is saved; at once without an adapter.
+    ///
+    /// # Errors
+    /// What the commit said: everything is kept and retried. `Stopping`.
+    pub async fn flush(&self) -> Result<()> {
+        match &self.inner.persister {
+            Some(persister) => persister.flush(None).await,
+            None => self.inner.admit(),
+        }
+    }
+
+    /// How saving is doing; without an adapter there is nothing that could be wrong with it.
+    pub fn health(&self) -> Health {
+        match &self.inner.persister {
+            _ if self.inner.is_stopping() => Health::Stopped,
+            Some(persister) => persister.health(),
+            None => Health::Healthy,
+        }
+    }
+
+    /// The store's numbers. Asks every bucket, and counts none that does not answer.
+    pub async fn stats(&self) -> StoreStats {
+        let names: Vec<BucketName> = lock(&self.inner.buckets).keys().cloned().collect();
+        let mut records = 0;
+        for name in &names {
+            if let Ok(bucket) = self.inner.bucket(name.as_str())
+                && let Ok(stats) = bucket.stats().await
+            {
+                records += stats.records;
+            }
+        }
+        let persistence = self.inner.persister.as_ref().map_or_else(PersistenceStats::default, Persister::stats);
+        StoreStats {
+            store: self.inner.name.clone(),
+            buckets: names.len(),
+            channels: 0,
+            records,
+            subscribers: self.inner.bus.subscriber_count(),
+            persistence,
+        }
+    }
+
+    /// Stops the store: refuses what is new, finishes what was accepted, saves, closes the adapter. The report tells
+    /// what could not be saved within `stop_timeout`; a stop that has been reported before is reported again.
+    ///
+    /// # Errors
+    /// None at present; what went wrong with saving is in the report.
+    pub async fn stop(&self) -> Result<StopReport> {
+        let inner = Arc::clone(&self.inner);
+        // In a task of its own, so that stopping goes on when nobody waits for it any more.
+        let work = tokio::spawn(async move { inner.shut_down().await });
+        let report = work.await.map_err(|error| Error::unknown("stopping", error))?;
+        if let Some(supervisor) = self.inner.supervisor.get() {
+            // A supervisor that is dead already is as good as stopped.
+            let _dead = supervisor.stop_and_wait(None, None).await;
+        }
+        Ok(report)
+    }
+}

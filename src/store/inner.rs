@@ -1,0 +1,174 @@
+//! What a store is made of, shared by its handles and its supervisor.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hashbrown::HashMap;
+use ractor::{Actor, ActorId, ActorRef};
+use tokio::sync::OnceCell;
+
+use crate::base::clock::Clock;
+use crate::base::error::{Error, Failure, Result};
+use crate::base::name::{BucketName, StoreName, Subject};
+use crate::bus::{Bus, SubscriptionGuard};
+use crate::persistence::{OnError, Persister, PersisterActor};
+use crate::store::bucket::BucketEntry;
+use crate::store::children::{Child, Children};
+use crate::store::report::StopReport;
+use crate::store::supervisor::SupervisorMessage;
+
+/// What a store is made of.
+pub(super) struct Inner {
+    pub(super) name: StoreName,
+    pub(super) bus: Bus,
+    pub(super) clock: Arc<dyn Clock>,
+    /// None without an adapter.
+    pub(super) persister: Option<Persister>,
+    pub(super) on_error: Option<OnError>,
+    pub(super) buckets: Mutex<HashMap<BucketName, Arc<BucketEntry>>>,
+    pub(super) children: Children,
+    pub(super) supervisor: OnceCell<ActorRef<SupervisorMessage>>,
+    stopping: AtomicBool,
+    /// What the one shutdown reported.
+    stopped: OnceCell<StopReport>,
+    /// Keeps the dirty set subscribed to the bus.
+    _dirty: Option<SubscriptionGuard>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Maps of `Arc`s are all that is behind these locks, and no foreign code runs under them.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    pub(super) fn new(
+        name: StoreName,
+        bus: Bus,
+        clock: Arc<dyn Clock>,
+        persister: Option<Persister>,
+        on_error: Option<OnError>,
+        dirty: Option<SubscriptionGuard>,
+    ) -> Self {
+        Self {
+            name,
+            bus,
+            clock,
+            persister,
+            on_error,
+            buckets: Mutex::new(HashMap::new()),
+            children: Children::default(),
+            supervisor: OnceCell::new(),
+            stopping: AtomicBool::new(false),
+            stopped: OnceCell::new(),
+            _dirty: dirty,
+        }
+    }
+
+    /// Refuses what comes after stopping has begun.
+    pub(super) fn admit(&self) -> Result<()> {
+        if self.stopping.load(Ordering::SeqCst) { Err(Error::Stopping) } else { Ok(()) }
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn supervisor(&self) -> Result<&ActorRef<SupervisorMessage>> {
+        self.supervisor.get().ok_or(Error::Stopping)
+    }
+
+    /// Starts the actor that drives the persister.
+    pub(super) async fn spawn_persister(self: &Arc<Self>) -> Result<()> {
+        let Some(persister) = &self.persister else { return Ok(()) };
+        let supervisor = self.supervisor()?.get_cell();
+        let spawned = PersisterActor::spawn_linked(None, PersisterActor, persister.clone(), supervisor).await;
+        let (actor, _ended) = spawned.map_err(|error| Error::permanent("starting the persister", error))?;
+        if !self.children.born(actor.get_id(), Child::Persister) {
+            self.revive(Child::Persister);
+        }
+        Ok(())
+    }
+
+    /// A child's actor is dead.
+    pub(super) fn child_died(
+        self: &Arc<Self>,
+        id: ActorId,
+        error: Option<String>,
+        _supervisor: &ActorRef<SupervisorMessage>,
+    ) {
+        let Some(child) = self.children.died(id) else { return };
+        if self.is_stopping() {
+            return;
+        }
+        tracing::error!(store = %self.name, ?child, error, "an actor died and is restarted");
+        self.revive(child);
+    }
+
+    /// Restarts a child, outside of the supervisor's turn, so that it stays responsive.
+    pub(super) fn revive(self: &Arc<Self>, child: Child) {
+        let inner = Arc::clone(self);
+        tokio::spawn(async move {
+            match child {
+                Child::Persister => {
+                    if let Err(error) = inner.spawn_persister().await {
+                        inner.report(Failure::new(None, "restart", error, 1));
+                    }
+                }
+                Child::Subject(Subject::Bucket(name)) => inner.revive_bucket(&name).await,
+                Child::Subject(_) => {}
+            }
+        });
+    }
+
+    /// Reports a failure that nobody waits for.
+    pub(super) fn report(&self, failure: Failure) {
+        report(self.on_error.as_ref(), &failure);
+    }
+
+    /// The supervisor is gone, and its children with it.
+    pub(super) fn orphaned(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for entry in lock(&self.buckets).values() {
+            entry.close(Error::Stopping);
+        }
+    }
+
+    /// The one way a store ends: refuse what is new, finish what was accepted, save, release the adapter. Whoever calls
+    /// it again gets the same report.
+    pub(super) async fn shut_down(&self) -> StopReport {
+        let report = self.stopped.get_or_init(|| async {
+            self.stopping.store(true, Ordering::SeqCst);
+            let buckets: Vec<_> = lock(&self.buckets).values().cloned().collect();
+            for entry in &buckets {
+                entry.drain().await;
+            }
+            let report = match &self.persister {
+                Some(persister) => {
+                    let (unsaved, error) = persister.stop().await;
+                    StopReport { unsaved, error }
+                }
+                None => StopReport::default(),
+            };
+            lock(&self.buckets).clear();
+            self.bus.close();
+            report
+        });
+        report.await.clone()
+    }
+}
+
+/// Reports a failure to the log and to the user's callback, whose panic is caught.
+pub(super) fn report(on_error: Option<&OnError>, failure: &Failure) {
+    tracing::warn!(failure = %failure, error = &failure.error as &dyn std::error::Error, "failure");
+    if let Some(on_error) = on_error
+        && std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| on_error(failure))).is_err()
+    {
+        tracing::error!("the on_error callback panicked");
+    }
+}

@@ -1,0 +1,19 @@
+//! Stores: life and death of buckets and channels. Rank 4: takes ports, names no adapter.
+//!
+//! Invariants: a definition that fails leaves nothing behind; a bucket that dies is back with every acknowledged change;
+//! after stopping has begun nothing is accepted that could not be saved; the report never hides what was not saved.
+//!
+//! `builder` and `handle` are what users hold, `inner` what a store is made of, `supervisor` the actor above its
+//! children, `children` who they are, `bucket` a bucket's life, `report` what a store tells of itself.
+
+mod bucket;
+mod builder;
+mod children;
+mod handle;
+mod inner;
+mod report;
+mod supervisor;
+
+pub use builder::StoreBuilder;
+pub use handle::Store;
+pub use report::{StopReport, StoreStats};

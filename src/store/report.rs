@@ -1,0 +1,33 @@
+//! What a store tells of itself.
+
+use crate::base::error::Error;
+use crate::base::name::{StoreName, Subject};
+use crate::persistence::PersistenceStats;
+
+/// What a stopped store leaves.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// Buckets and channels with changes that could not be saved; they are lost with the process.
+    pub unsaved: Vec<Subject>,
+    /// Why they could not be saved, or why the adapter did not close.
+    pub error: Option<Error>,
+}
+
+/// A store's numbers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// The store's name.
+    pub store: StoreName,
+    /// Buckets that are defined.
+    pub buckets: usize,
+    /// Channels that are open.
+    pub channels: usize,
+    /// Records in all buckets.
+    pub records: usize,
+    /// Subscribers of the bus, the store's own included.
+    pub subscribers: usize,
+    /// What saving has done; `enabled: false` without an adapter.
+    pub persistence: PersistenceStats,
+}
