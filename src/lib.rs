@@ -5,6 +5,7 @@
 mod macros;
 
 pub mod base;
+pub mod bus;
 pub mod persistence;
 pub mod records;
 pub mod sds;
