@@ -580,7 +580,8 @@ impl<W> DirtySet<W> {
             verdict.failures.push(Failure::new(Some(subject.clone()), "save", error.clone(), attempt));
         }
         for waiter in &mut self.waiters {
-            let hit = waiter.targets.iter_mut().filter(|target| target.subject == *subject && target.is_covered(covered));
+            let hit =
+                waiter.targets.iter_mut().filter(|target| target.subject == *subject && target.is_covered(covered));
             for target in hit {
                 target.outcome = Some(Err(error.clone()));
             }
@@ -644,7 +645,9 @@ impl<W> DirtySet<W> {
             .extract_if(.., |waiter| waiter.targets.iter().all(|target| target.outcome.is_some()))
             .collect::<Vec<_>>();
         done.sort_by_key(|waiter| waiter.order);
-        done.into_iter().map(|waiter| (waiter.token, waiter.targets.into_iter().filter_map(|target| target.outcome).collect())).collect()
+        done.into_iter()
+            .map(|waiter| (waiter.token, waiter.targets.into_iter().filter_map(|target| target.outcome).collect()))
+            .collect()
     }
 
     /// Everybody who still waits is told the same; used when saving ends for good.

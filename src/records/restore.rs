@@ -74,9 +74,9 @@ fn fit(schema: &Schema, record: Arc<Record>) -> std::result::Result<(Arc<Record>
     let bound = record.bind(&schema.layout);
     let mut values = bound.values.clone();
     values[schema.key] = Some(bound.key.as_value().clone());
-    let fields = schema.check_all(values, bound.extra.clone()).map_err(|issues| {
-        issues.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    })?;
+    let fields = schema
+        .check_all(values, bound.extra.clone())
+        .map_err(|issues| issues.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
     // Debug-free comparison by kind too: a coerced Int equals its Float, but is stored differently.
     let same = fields.key == bound.key
         && fields.extra == bound.extra
@@ -87,7 +87,10 @@ fn fit(schema: &Schema, record: Arc<Record>) -> std::result::Result<(Arc<Record>
         return Ok((bound, false));
     }
     let Record { layout, metadata, place, .. } = Arc::unwrap_or_clone(bound);
-    Ok((Arc::new(Record { layout, key: fields.key, values: fields.values, extra: fields.extra, metadata, place }), true))
+    Ok((
+        Arc::new(Record { layout, key: fields.key, values: fields.values, extra: fields.extra, metadata, place }),
+        true,
+    ))
 }
 
 fn duplicate_keys(records: &[Arc<Record>], misfits: &mut Misfits) {

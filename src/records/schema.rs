@@ -119,10 +119,8 @@ impl Schema {
 
         match (bucket, key_position) {
             (Some(bucket), Some(key)) if problems.is_empty() => {
-                let autoincrements =
-                    fields.iter().any(|(_, field)| field.generated == Some(Generated::Autoincrement));
-                let fields =
-                    fields.into_iter().map(|(name, rule)| NamedField { name: name.into(), rule }).collect();
+                let autoincrements = fields.iter().any(|(_, field)| field.generated == Some(Generated::Autoincrement));
+                let fields = fields.into_iter().map(|(name, rule)| NamedField { name: name.into(), rule }).collect();
                 let layout = Arc::new(layout);
                 Ok(Self { bucket, layout, key, fields, indexes, autoincrements, persistent, schema_version })
             }

@@ -73,7 +73,10 @@ pub struct Plan {
 #[derive(Debug)]
 enum Step {
     Insert(Arc<Record>),
-    Update { old: Arc<Record>, new: Arc<Record> },
+    Update {
+        old: Arc<Record>,
+        new: Arc<Record>,
+    },
     Delete(Arc<Record>),
     /// Changes nothing: the record to delete is not there, or there is nothing to clear.
     Nothing(Written),
@@ -241,16 +244,13 @@ impl Table {
                 };
                 Ok(Plan { at, step, counter: None })
             }
-            Write::Clear if self.is_empty() => {
-                Ok(Plan { at, step: Step::Nothing(Written::Cleared(0)), counter: None })
-            }
+            Write::Clear if self.is_empty() => Ok(Plan { at, step: Step::Nothing(Written::Cleared(0)), counter: None }),
             Write::Clear => Ok(Plan { at, step: Step::Clear, counter: None }),
         }
     }
 
     fn plan_insert(&self, input: Object, draws: &mut Draws<'_>) -> Result<Plan> {
-        let Fields { key, values, extra } =
-            self.schema.fields_of_insert(input, self.counter.checked_add(1), draws)?;
+        let Fields { key, values, extra } = self.schema.fields_of_insert(input, self.counter.checked_add(1), draws)?;
         if self.get(&key).is_some() {
             return Err(Error::DuplicateKey { bucket: self.schema.bucket.clone(), key });
         }
@@ -368,12 +368,7 @@ impl Table {
         BucketSnapshot::new(self.schema.schema_version(), self.revision, self.counter, records)
     }
 
-    pub(super) fn from_parts(
-        schema: Arc<Schema>,
-        records: Vec<Arc<Record>>,
-        counter: i64,
-        revision: u64,
-    ) -> Self {
+    pub(super) fn from_parts(schema: Arc<Schema>, records: Vec<Arc<Record>>, counter: i64, revision: u64) -> Self {
         let mut table = Self { counter, revision, ..Self::new(schema) };
         let hasher = &table.hasher;
         table.by_key = HashTable::with_capacity(records.len());
@@ -392,8 +387,6 @@ impl Table {
 
     pub(super) fn collisions(&self) -> impl Iterator<Item = (String, &Arc<Record>, &Arc<Record>)> {
         let unique = self.schema.indexes.iter().zip(&self.indexes).filter(|(rule, _)| rule.unique);
-        unique.flat_map(|(rule, index)| {
-            index.collisions().map(move |(record, next)| (rule.label(), record, next))
-        })
+        unique.flat_map(|(rule, index)| index.collisions().map(move |(record, next)| (rule.label(), record, next)))
     }
 }

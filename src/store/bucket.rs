@@ -46,9 +46,8 @@ impl Inner {
         let schema = Arc::new(Schema::new(definition)?);
         let name = schema.bucket().clone();
         let persister = self.persister.as_ref().filter(|_| schema.persistent());
-        let cell = persister.map(|persister| {
-            Arc::new(BucketCell::new(name.clone(), schema.schema_version(), persister.granularity()))
-        });
+        let cell = persister
+            .map(|persister| Arc::new(BucketCell::new(name.clone(), schema.schema_version(), persister.granularity())));
         let slot = Arc::new(Slot::new(name.clone()));
         let entry = Arc::new(BucketEntry { schema, slot, cell, restarts: Mutex::default() });
         match lock(&self.buckets).entry(name.clone()) {
@@ -114,11 +113,7 @@ impl Inner {
         self.spawn_bucket(entry, table).await
     }
 
-    async fn load_or_start_empty(
-        &self,
-        persister: &Persister,
-        entry: &BucketEntry,
-    ) -> Result<Option<BucketSnapshot>> {
+    async fn load_or_start_empty(&self, persister: &Persister, entry: &BucketEntry) -> Result<Option<BucketSnapshot>> {
         let name = entry.slot.name();
         let subject = Subject::Bucket(name.clone());
         match persister.load_bucket(name).await {
@@ -258,8 +253,7 @@ impl Inner {
 
     async fn resave(&self, persister: &Persister, cell: &Arc<BucketCell>, entry: &BucketEntry) {
         if let Place::Running(actor) = entry.slot.place()
-            && let Ok(ractor::rpc::CallResult::Success(Ok(snapshot))) =
-                actor.call(BucketMessage::Snapshot, None).await
+            && let Ok(ractor::rpc::CallResult::Success(Ok(snapshot))) = actor.call(BucketMessage::Snapshot, None).await
         {
             let revision = snapshot.revision;
             cell.replace(snapshot);

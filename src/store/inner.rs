@@ -96,12 +96,7 @@ impl Inner {
     }
 
     /// A child's actor is dead.
-    pub(super) fn child_died(
-        self: &Arc<Self>,
-        id: ActorId,
-        error: Option<String>,
-        _supervisor: &ActorRef<SupervisorMessage>,
-    ) {
+    pub(super) fn child_died(self: &Arc<Self>, id: ActorId, error: Option<&str>) {
         let Some(child) = self.children.died(id) else { return };
         if self.is_stopping() {
             return;

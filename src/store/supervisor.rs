@@ -55,15 +55,15 @@ impl Actor for Supervisor {
 
     async fn handle_supervisor_evt(
         &self,
-        myself: ActorRef<Self::Msg>,
+        _myself: ActorRef<Self::Msg>,
         event: SupervisionEvent,
         state: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         match event {
             // The state that comes with a termination may be torn, and is not looked at.
-            SupervisionEvent::ActorTerminated(cell, _, _) => state.inner.child_died(cell.get_id(), None, &myself),
+            SupervisionEvent::ActorTerminated(cell, _, _) => state.inner.child_died(cell.get_id(), None),
             SupervisionEvent::ActorFailed(cell, error) => {
-                state.inner.child_died(cell.get_id(), Some(error.to_string()), &myself);
+                state.inner.child_died(cell.get_id(), Some(&error.to_string()));
             }
             _ => {}
         }
