@@ -85,7 +85,6 @@ enum Step {
 
 /// One commit of a table.
 #[derive(Debug)]
-#[must_use]
 pub struct Commit {
     /// The answer to the write.
     pub written: Written,
