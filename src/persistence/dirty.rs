@@ -120,6 +120,8 @@ struct Retry {
 struct Waiter<W> {
     token: W,
     level: Durability,
+    /// Waits for whatever is unsaved, not for one change: what is dropped meanwhile is nothing to wait for.
+    flush: bool,
     /// The revision by which its answers are ordered.
     order: u64,
     targets: Vec<Target>,
@@ -251,17 +253,23 @@ impl<W> DirtySet<W> {
         level: Durability,
         token: W,
     ) -> Option<(W, Result<(), Error>)> {
-        self.wait(vec![(subject.clone(), revision)], level, token)
+        self.wait(vec![(subject.clone(), revision)], level, false, token)
     }
 
     /// Somebody waits for everything that is known of now, of one subject or of all.
     pub(super) fn flush(&mut self, subject: Option<&Subject>, token: W) -> Option<(W, Result<(), Error>)> {
         let all = self.entries.iter().filter(|(other, _)| subject.is_none_or(|subject| subject == *other));
         let targets = all.map(|(subject, entry)| (subject.clone(), entry.newest)).collect();
-        self.wait(targets, self.policy.top_level, token)
+        self.wait(targets, self.policy.top_level, true, token)
     }
 
-    fn wait(&mut self, targets: Vec<(Subject, u64)>, level: Durability, token: W) -> Option<(W, Result<(), Error>)> {
+    fn wait(
+        &mut self,
+        targets: Vec<(Subject, u64)>,
+        level: Durability,
+        flush: bool,
+        token: W,
+    ) -> Option<(W, Result<(), Error>)> {
         let mut open = Vec::new();
         for (subject, revision) in targets {
             let Some(entry) = self.entries.get(&subject) else {
@@ -285,7 +293,7 @@ impl<W> DirtySet<W> {
         let order = targets.iter().map(|(_, revision)| *revision).max().unwrap_or(0);
         let target = |(subject, revision)| Target { subject, revision, outcome: None };
         let targets = targets.into_iter().map(target).collect();
-        self.waiters.push(Waiter { token, level, order, targets });
+        self.waiters.push(Waiter { token, level, flush, order, targets });
         None
     }
 
@@ -306,7 +314,8 @@ impl<W> DirtySet<W> {
         self.pieces.retain(|piece| piece != subject);
         for waiter in &mut self.waiters {
             for target in waiter.targets.iter_mut().filter(|target| target.subject == *subject) {
-                target.outcome.get_or_insert_with(|| Err(error.clone()));
+                let outcome = if waiter.flush { Ok(()) } else { Err(error.clone()) };
+                target.outcome.get_or_insert(outcome);
             }
         }
         self.answers()

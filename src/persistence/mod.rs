@@ -12,6 +12,8 @@
 mod actor;
 mod cell;
 mod dirty;
+#[cfg(test)]
+mod dirty_tests;
 mod event;
 mod health;
 mod none;
