@@ -80,7 +80,8 @@ fn bk_02_a_key_that_is_taken_changes_nothing() {
 #[test]
 fn bk_04_all_faults_of_a_record_come_at_once_and_in_schema_order() {
     let mut users = table(users());
-    let faulty = record! { "id": "", "email": 7, "role": f64::NAN, "address": [1], "other": { "x": [1.0, f64::INFINITY] } };
+    let faulty =
+        record! { "id": "", "email": 7, "role": f64::NAN, "address": [1], "other": { "x": [1.0, f64::INFINITY] } };
     let before = seen(&users);
     let Err(Error::Validation { issues, .. }) = insert(&mut users, faulty) else { panic!("accepted") };
     let found: Vec<(&str, IssueCode)> = issues.iter().map(|issue| (issue.field.as_str(), issue.code)).collect();
@@ -344,10 +345,7 @@ fn a_restored_table_is_the_one_that_was_stored() {
     assert!(!altered);
     assert_eq!(seen(&after), seen(&before));
     assert_eq!(after.find(&Filter::eq("email", "C")).unwrap(), before.find(&Filter::eq("email", "C")).unwrap());
-    assert!(matches!(
-        insert(&mut after, record! { "name": "X", "email": "A" }),
-        Err(Error::UniqueViolation { .. })
-    ));
+    assert!(matches!(insert(&mut after, record! { "name": "X", "email": "A" }), Err(Error::UniqueViolation { .. })));
     let next = insert(&mut after, record! { "name": "D" }).unwrap();
     assert_eq!(next.get("number"), Some(&Value::Int(4)));
     assert_eq!(after.all().last(), Some(&next), "new records go last");
@@ -414,7 +412,8 @@ fn definition() -> BucketDefinition {
 }
 
 fn expected(model: &Model) -> Vec<(i64, u64)> {
-    let mut records: Vec<_> = model.iter().map(|(key, (_, _, version, place))| (*place, i64::from(*key), *version)).collect();
+    let mut records: Vec<_> =
+        model.iter().map(|(key, (_, _, version, place))| (*place, i64::from(*key), *version)).collect();
     records.sort_unstable();
     records.into_iter().map(|(_, key, version)| (key, version)).collect()
 }

@@ -108,6 +108,10 @@ impl Entry {
     fn unsaved_bytes(&self) -> usize {
         self.waiting_bytes + self.captured_bytes
     }
+
+    fn is_unsaved(&self) -> bool {
+        self.dirty_since.is_some() || self.captured.is_some() || self.handed > self.saved
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -311,6 +315,13 @@ impl<W> DirtySet<W> {
         if let Some(entry) = self.entries.remove(subject) {
             self.waiting_bytes -= entry.waiting_bytes;
         }
+        if self.entries.values().all(|entry| entry.handed <= entry.saved) {
+            self.unsynced_since = None;
+        }
+        if self.fenced.is_none() && self.flight.is_none() && self.entries.values().all(|entry| !entry.is_unsaved()) {
+            // What was in trouble is gone.
+            (self.trouble, self.backoff) = (None, None);
+        }
         self.pieces.retain(|piece| piece != subject);
         for waiter in &mut self.waiters {
             for target in waiter.targets.iter_mut().filter(|target| target.subject == *subject) {
@@ -338,7 +349,7 @@ impl<W> DirtySet<W> {
         // A subject that fails alone is tried alone, when somebody waits for it or its time has come.
         let awaited = self.awaited();
         let lonely = self.entries.iter().filter_map(|(subject, entry)| {
-            let retry = entry.isolated.filter(|_| self.is_unsaved(entry))?;
+            let retry = entry.isolated.filter(|_| entry.is_unsaved())?;
             Some((if awaited.contains(subject) { Duration::ZERO } else { retry.at }, subject))
         });
         let lonely = lonely.min().map(|(at, subject)| (at, subject.clone()));
@@ -374,10 +385,6 @@ impl<W> DirtySet<W> {
             None if self.too_much_waits() => now,
             None => since + self.policy.debounce,
         })
-    }
-
-    fn is_unsaved(&self, entry: &Entry) -> bool {
-        entry.dirty_since.is_some() || entry.handed > entry.saved
     }
 
     /// The subjects that somebody waits for.
@@ -673,7 +680,7 @@ impl<W> DirtySet<W> {
 
     /// Subjects with changes that are not saved.
     pub(super) fn unsaved(&self) -> Vec<Subject> {
-        let unsaved = self.entries.iter().filter(|(_, entry)| self.is_unsaved(entry) || entry.captured.is_some());
+        let unsaved = self.entries.iter().filter(|(_, entry)| entry.is_unsaved());
         let mut subjects: Vec<Subject> = unsaved.map(|(subject, _)| subject.clone()).collect();
         subjects.sort_unstable();
         subjects

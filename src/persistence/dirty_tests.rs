@@ -15,13 +15,7 @@ use crate::base::name::{BucketName, Subject};
 const WINDOW: Duration = Duration::from_millis(100);
 
 fn policy(save_level: Durability) -> Policy {
-    Policy {
-        debounce: WINDOW,
-        max_unsaved: 1_000,
-        retry: Backoff::default(),
-        save_level,
-        top_level: Durability::Fsync,
-    }
+    Policy { debounce: WINDOW, max_unsaved: 1_000, retry: Backoff::default(), save_level, top_level: Durability::Fsync }
 }
 
 fn subject(number: u8) -> Subject {
