@@ -214,7 +214,6 @@ impl ActorRoute {
     pub(super) fn end(&self) {
         let mut state = lock(&self.state);
         state.ended = true;
-        state.lagged = 0;
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         drop(waiting);
@@ -449,14 +448,22 @@ mod tests {
     async fn an_actor_hears_nothing_after_its_guard_is_dropped() {
         let (actor, task) = listener().await;
         let bus = Bus::default();
-        let guard = bus.subscribe_actor_bounded(everything(), actor.clone(), keep, TWO);
-        (1..=3).for_each(|revision| bus.publish(event(revision)));
-        drop(guard);
-        assert_eq!(bus.subscriber_count(), 0);
-        bus.publish(event(4));
-        actor.cast(Heard::LetOneGo).unwrap();
-        heard(&actor).await;
-        assert_eq!(heard(&actor).await, [Ok(1), Ok(2)], "not even of its losses");
+        for closed in [false, true] {
+            let guard = bus.subscribe_actor_bounded(everything(), actor.clone(), keep, TWO);
+            (1..=3).for_each(|revision| bus.publish(event(revision)));
+            if closed {
+                bus.close();
+            }
+            drop(guard);
+            assert_eq!(bus.subscriber_count(), 0);
+            bus.publish(event(4));
+            let before = heard(&actor).await;
+            assert_eq!(before.iter().rev().take(2).rev().collect::<Vec<_>>(), [&Ok(1), &Ok(2)]);
+            actor.cast(Heard::LetOneGo).unwrap();
+            actor.cast(Heard::LetOneGo).unwrap();
+            heard(&actor).await;
+            assert_eq!(heard(&actor).await, before, "not even of its losses");
+        }
         actor.stop(None);
         task.await.unwrap();
     }
@@ -476,6 +483,47 @@ mod tests {
         bus.publish(event(1));
         assert_eq!(heard(&actor).await, [Ok(1), Ok(2)]);
         drop(guard);
+        actor.stop(None);
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn publishing_returns_when_the_event_is_sent_also_where_another_publisher_is_at_it() {
+        let (actor, task) = listener().await;
+        let bus = Bus::default();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (go_on, gate) = std::sync::mpsc::channel();
+        let (begun, beginning) = std::sync::mpsc::channel();
+        let gate = Mutex::new(gate);
+        let convert = {
+            let log = Arc::clone(&log);
+            move |ActorDelivery { delivery, .. }: ActorDelivery| {
+                if let Delivery::Event(event) = &delivery {
+                    if event.revision == 1 {
+                        begun.send(()).unwrap();
+                        lock(&gate).recv().unwrap();
+                    }
+                    lock(&log).push(event.revision);
+                }
+                None
+            }
+        };
+        bus.subscribe_actor(everything(), actor.clone(), convert).detach();
+        let publish = |revision| {
+            let (bus, log) = (bus.clone(), Arc::clone(&log));
+            std::thread::spawn(move || {
+                bus.publish(event(revision));
+                lock(&log).contains(&revision)
+            })
+        };
+        let first = publish(1);
+        beginning.recv().unwrap();
+        let second = publish(2);
+        // Time for the second one to go astray, should it not wait.
+        (0..1_000).for_each(|_| std::thread::yield_now());
+        go_on.send(()).unwrap();
+        assert!(first.join().unwrap() && second.join().unwrap());
+        assert_eq!(*lock(&log), [1, 2]);
         actor.stop(None);
         task.await.unwrap();
     }

@@ -103,9 +103,13 @@ impl Bus {
         convert: impl Fn(ActorDelivery) -> Option<M> + Send + Sync + 'static,
         limit: NonZeroUsize,
     ) -> SubscriptionGuard {
-        let routes = Arc::downgrade(&self.routes);
-        let target = |id| Target::Actor(Arc::new(ActorRoute::new(actor, convert, limit, id, routes)));
-        self.guard(self.routes.add(pattern, target))
+        let (routes, mut route) = (Arc::downgrade(&self.routes), Weak::new());
+        let id = self.routes.add(pattern, |id| {
+            let own = Arc::new(ActorRoute::new(actor, convert, limit, id, routes));
+            route = Arc::downgrade(&own);
+            Target::Actor(own)
+        });
+        SubscriptionGuard { id, routes: Arc::downgrade(&self.routes), actor: route }
     }
 
     /// Calls `sink` in the publisher's turn with the events whose topics match, until the guard is dropped.
@@ -113,11 +117,8 @@ impl Bus {
     /// An event that is being published while the guard is dropped may still reach it. A publisher lets go of the sink
     /// when it next looks whom to tell.
     pub fn subscribe_sink(&self, pattern: Pattern, sink: Arc<dyn Sink>) -> SubscriptionGuard {
-        self.guard(self.routes.add(pattern, |_| Target::Sink(sink)))
-    }
-
-    fn guard(&self, id: RouteId) -> SubscriptionGuard {
-        SubscriptionGuard { id, routes: Arc::downgrade(&self.routes) }
+        let id = self.routes.add(pattern, |_| Target::Sink(sink));
+        SubscriptionGuard { id, routes: Arc::downgrade(&self.routes), actor: Weak::new() }
     }
 
     /// Ends all subscriptions. Streams come to their end when they have read what they have queued; what is published
@@ -216,12 +217,14 @@ impl fmt::Debug for Publisher {
 pub struct SubscriptionGuard {
     id: RouteId,
     routes: Weak<Routes>,
+    /// Where it leads to an actor; permits keep that alive, and tell of losses, after it has left the routes.
+    actor: Weak<ActorRoute>,
 }
 
 impl SubscriptionGuard {
     /// Leaves the subscription to last as long as the bus, or the actor.
     pub fn detach(mut self) {
-        self.routes = Weak::new();
+        (self.routes, self.actor) = (Weak::new(), Weak::new());
     }
 }
 
@@ -229,6 +232,9 @@ impl Drop for SubscriptionGuard {
     fn drop(&mut self) {
         if let Some(routes) = self.routes.upgrade() {
             routes.remove(self.id);
+        }
+        if let Some(actor) = self.actor.upgrade() {
+            actor.end();
         }
     }
 }

@@ -16,8 +16,8 @@
 //!   actor in order; code that publishes from inside a `convert` never waits for it.
 //!
 //! # Files
-//! `topic` what an event is about, `pattern` which topics a subscriber wants, `event` what is told, `routes` the table of
-//! subscriptions, `bus` publishing and subscribing, `stream`, `actor` and `sink` the three kinds of subscriber.
+//! `topic` what an event is about, `pattern` which topics a subscriber wants, `event` what is told, `bus` publishing and
+//! subscribing, `routes` the table of subscriptions, `stream`, `actor` and `sink` the three kinds of subscriber.
 
 mod actor;
 #[allow(clippy::module_inception, reason = "the room is named after its main type, and so is the file")]

@@ -121,7 +121,7 @@ impl Routes {
         let removed = Arc::make_mut(&mut table.routes).remove(at);
         self.changed(&mut table);
         drop(table);
-        removed.end();
+        // Subscribers' own code may run when the last reference to it is dropped.
         drop(removed);
     }
 
@@ -179,6 +179,7 @@ impl Route {
         }
     }
 
+    /// Whether it leads to an actor that takes no more messages.
     fn is_gone(&self) -> bool {
         matches!(&self.target, Target::Actor(actor) if actor.is_gone())
     }
@@ -187,13 +188,6 @@ impl Route {
     fn close(&self) {
         if let Target::Stream(queue) = &self.target {
             queue.close();
-        }
-    }
-
-    /// The subscriber is gone or does not want any more.
-    fn end(&self) {
-        if let Target::Actor(actor) = &self.target {
-            actor.end();
         }
     }
 }

@@ -6,9 +6,9 @@ use crate::bus::event::Event;
 
 /// Code that runs in the publisher's turn.
 ///
-/// [`event`](Self::event) must be O(1) and must neither block, wait nor publish: whoever publishes pays for it. It is
-/// called by one publisher at a time only as far as that publisher's events go; different publishers call it at once.
-/// A panic in it is caught, counted and reported; the sink stays subscribed and hears the next event.
+/// [`event`](Self::event) must be O(1) and must neither block, wait nor publish: whoever publishes pays for it. The
+/// events of one publisher reach it one after the other; different publishers may call it at the same time. A panic in
+/// it is caught, counted and reported; the sink stays subscribed and hears the next event.
 ///
 /// Every `Fn(&Event)` is a sink.
 pub trait Sink: Send + Sync + 'static {

@@ -334,6 +334,7 @@ mod tests {
         };
         while !publishing.is_finished() {
             take(&mut stream);
+            std::thread::yield_now();
         }
         publishing.join().unwrap();
         take(&mut stream);
