@@ -4,7 +4,10 @@
 #[macro_use]
 mod macros;
 
+pub mod adapters;
 pub mod base;
 pub mod persistence;
 pub mod records;
 pub mod sds;
+#[cfg(feature = "testkit")]
+pub mod testkit;
