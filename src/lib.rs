@@ -4,6 +4,7 @@
 #[macro_use]
 mod macros;
 
+pub mod adapters;
 pub mod base;
 pub mod bucket;
 pub mod bus;
@@ -11,3 +12,5 @@ pub mod persistence;
 pub mod records;
 pub mod sds;
 pub mod store;
+#[cfg(feature = "testkit")]
+pub mod testkit;

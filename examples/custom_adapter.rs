@@ -1,0 +1,103 @@
+//! An adapter of one's own: each bucket whole, in a file of its own, written anew whenever it has changed.
+//!
+//! It is about as small as an adapter can be that keeps its promises: it takes no deltas, keeps no channels and refuses
+//! no older claims, and says so in its capabilities. The conformance kit proves the rest: see `tests/conformance.rs`.
+
+use std::{fs, io, io::Write, path::Path, path::PathBuf, sync::Arc};
+
+use ractor_persistence::base::codec::{Format, decode, encode};
+use ractor_persistence::base::durability::Durability;
+use ractor_persistence::base::error::{Error, Place, Result};
+use ractor_persistence::base::name::{BucketKey, BucketName, StoreName};
+use ractor_persistence::persistence::{Atomicity, Capabilities, Commit, Save, StorageAdapter};
+use ractor_persistence::record;
+use ractor_persistence::records::{BucketChange, BucketSnapshot, Metadata, Record};
+
+const FORMAT: Format = Format { name: "bucket file", version: 1 };
+
+/// Keeps buckets below a directory. The lock stays with the work on a file, also when nobody waits for that any more.
+pub(crate) struct FileAdapter(pub(crate) Arc<tokio::sync::Mutex<PathBuf>>);
+
+impl FileAdapter {
+    /// Works on a bucket's file, off the async workers. Names are in hexadecimal, 64 bytes to a part of the path: none is
+    /// too long, leaves the directory, or is that of another bucket's file.
+    async fn with_file<T: Send + 'static>(
+        &self,
+        bucket: &BucketKey,
+        work: impl FnOnce(PathBuf) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let part = |(at, byte): (usize, u8)| format!("{}{byte:02x}", if at == 64 { "/" } else { "" });
+        let hex = |name: &str| name.bytes().enumerate().map(part).collect::<String>();
+        let path = format!("{}.store/{}.bucket", hex(bucket.store.as_str()), hex(bucket.bucket.as_str()));
+        let directory = Arc::clone(&self.0).lock_owned().await;
+        let done = tokio::task::spawn_blocking(move || work(directory.join(path))).await;
+        done.map_err(|error| Error::unknown("file access", error))?
+            .map_err(|error| Error::transient("file access", error))
+    }
+}
+
+#[async_trait::async_trait]
+impl StorageAdapter for FileAdapter {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default().with_atomicity(Atomicity::PerSubject)
+    }
+
+    async fn save_bucket(&self, bucket: &BucketKey, change: &BucketChange) -> Result<()> {
+        let BucketChange::Full(snapshot) = change else { return Err(Error::unsupported("saving a delta")) };
+        let bytes = encode(FORMAT, b"", snapshot).map_err(|error| Error::permanent("encoding", error))?;
+        let write = move |path: PathBuf| {
+            fs::create_dir_all(path.with_file_name(""))?;
+            let mut file = fs::File::create(path.with_extension("tmp"))?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(path.with_extension("tmp"), path)
+        };
+        self.with_file(bucket, write).await
+    }
+
+    async fn load_bucket(&self, bucket: &BucketKey) -> Result<Option<BucketSnapshot>> {
+        let read = |path| fs::read(path).map(Some).or_else(|error| unless_missing(error, None));
+        let Some(bytes) = self.with_file(bucket, read).await? else { return Ok(None) };
+        let damaged = |error| Error::corrupt(Place::new(FORMAT.name).at(bucket.bucket.as_str()), format!("{error}"));
+        decode(FORMAT, b"", &bytes).map(Some).map_err(damaged)
+    }
+
+    async fn drop_bucket(&self, bucket: &BucketKey) -> Result<()> {
+        self.with_file(bucket, |path| fs::remove_file(path).or_else(|error| unless_missing(error, ()))).await
+    }
+
+    async fn close(&self, _store: &StoreName) -> Result<()> {
+        drop(self.0.lock().await);
+        Ok(())
+    }
+}
+
+fn unless_missing<T>(error: io::Error, answer: T) -> io::Result<T> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(answer) } else { Err(error) }
+}
+
+/// Saves a bucket with one record, and finds it again with an adapter that knows nothing but the directory.
+async fn run(directory: &Path) -> Result<()> {
+    let open = || FileAdapter(Arc::new(directory.to_owned().into()));
+    let (store, users) = (StoreName::new("shop")?, BucketName::new("users")?);
+    let adapter = open();
+    let epoch = adapter.claim(&store).await?;
+    let metadata = Metadata { version: 1, created_at: 0, updated_at: 0, expires_at: None };
+    let ada = Record::from_parts(1, 0, metadata, record! { "name": "Ada" });
+    let change = BucketChange::Full(BucketSnapshot::new(1, 1, 1, vec![ada.into()]));
+    let saves = vec![Save::Bucket(users.clone(), change.into())];
+    adapter.commit(&Commit::new(store.clone(), epoch, Durability::Wal, saves)).await?;
+    adapter.close(&store).await?;
+
+    let found = open().load_bucket(&BucketKey::new(store, users)).await?.unwrap_or_default();
+    assert_eq!(found.records[0].get("name").and_then(|name| name.as_str()), Some("Ada"));
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let directory = std::env::temp_dir().join(format!("custom-adapter-{}", std::process::id()));
+    let outcome = run(&directory).await;
+    fs::remove_dir_all(&directory).map_err(|error| Error::transient("removing the directory", error))?;
+    outcome
+}

@@ -1,0 +1,41 @@
+//! Proving back-ends: a conformance kit for adapters, and an adapter that fails on demand. Feature `testkit`.
+//!
+//! Everything that the crate trusts an adapter with is a *promise*, an `async fn` in [`conformance`] that works an
+//! adapter and says [`Broken`] with what it found if the promise does not hold. The macro
+//! [`conformance!`](crate::conformance) makes one test of each, so that a report names what is missing:
+//!
+//! ```
+//! mod memory {
+//!     use ractor_persistence::adapters::memory::MemoryAdapter;
+//!     use ractor_persistence::persistence::StorageAdapter;
+//!
+//!     ractor_persistence::conformance!(
+//!         factory = {
+//!             let place = MemoryAdapter::default();
+//!             move || std::future::ready(Ok(place.clone()))
+//!         },
+//!         capabilities = MemoryAdapter::default().capabilities(),
+//!     );
+//! }
+//! ```
+//!
+//! [`FaultAdapter`] wraps any adapter, makes it fail, hang, dawdle or lose its answers, and keeps a log of what it was
+//! handed.
+//!
+//! Invariants: the kit asks of an adapter only what a store would; what an adapter does not declare is not examined,
+//! unless it must be refused. Nothing here asserts how long something takes; randomness is seeded and the seed told.
+//!
+//! `factory` where an adapter comes from, `verdict` what a promise says, `conformance/` the promises, `fault` the
+//! adapter that fails, `faults` what it fails with and what it noted, `random` seeded numbers.
+
+pub mod conformance;
+mod factory;
+mod fault;
+mod faults;
+mod random;
+mod verdict;
+
+pub use factory::{Factory, Poisoned};
+pub use fault::FaultAdapter;
+pub use faults::{Call, Effect, Fault, Faults, Logged, Operation};
+pub use verdict::{Broken, Verdict};

@@ -1,0 +1,141 @@
+//! Every adapter keeps every promise of the kit: one named test per promise and adapter.
+//!
+//! What a store trusts its adapter with rests on this. Were it broken, state would come back changed, partly or not at
+//! all, and only after a restart would anybody notice.
+#![cfg(feature = "testkit")]
+
+use std::collections::BTreeMap;
+
+use ractor_persistence::adapters::memory::MemoryAdapter;
+use ractor_persistence::base::durability::Durability;
+use ractor_persistence::conformance;
+use ractor_persistence::persistence::{Atomicity, Capabilities};
+use ractor_persistence::testkit::{FaultAdapter, conformance::bucket_names_never_collide};
+
+#[allow(dead_code)]
+#[path = "../examples/custom_adapter.rs"]
+mod custom_adapter;
+
+fn everything() -> Capabilities {
+    Capabilities::default()
+        .with_incremental(true)
+        .with_atomicity(Atomicity::Whole)
+        .with_fencing(true)
+        .with_durability(Durability::Fsync)
+        .with_channels(true)
+}
+
+conformance!(
+    memory,
+    factory = {
+        let place = MemoryAdapter::default();
+        move || std::future::ready(Ok(place.clone()))
+    },
+    capabilities = everything().with_survives_restart(false),
+);
+
+conformance!(
+    faulty_without_faults,
+    factory = {
+        let place = FaultAdapter::new(MemoryAdapter::default());
+        move || std::future::ready(Ok(place.clone()))
+    },
+    capabilities = everything().with_survives_restart(false),
+);
+
+#[cfg(all(feature = "json-file", any()))]
+conformance!(
+    json_file,
+    factory = {
+        let directory = tempfile::tempdir().unwrap();
+        move || ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.path().join("place"))
+    },
+    capabilities = everything().with_atomicity(Atomicity::PerSubject),
+);
+
+#[cfg(all(feature = "redb", any()))]
+conformance!(
+    redb,
+    factory = {
+        let directory = tempfile::tempdir().unwrap();
+        move || ractor_persistence::adapters::redb::RedbAdapter::open(directory.path().join("place.redb"))
+    },
+    capabilities = everything(),
+);
+
+fn custom() -> Capabilities {
+    Capabilities::default().with_atomicity(Atomicity::PerSubject)
+}
+
+conformance!(
+    ps_31_the_custom_adapter_of_the_example_passes_the_kit,
+    factory = {
+        let directory = tempfile::tempdir().unwrap();
+        move || {
+            std::future::ready(Ok(custom_adapter::FileAdapter(std::sync::Arc::new(directory.path().to_owned().into()))))
+        }
+    },
+    capabilities = custom(),
+);
+
+/// All files and directories beside and above the place, with what the files hold.
+fn surroundings(outer: &std::path::Path, place: &std::path::Path) -> BTreeMap<std::path::PathBuf, Option<Vec<u8>>> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![outer.to_owned()];
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path == place {
+                continue;
+            }
+            if path.is_dir() {
+                left.push(path.clone());
+            }
+            found.insert(path.clone(), std::fs::read(&path).ok());
+        }
+    }
+    found
+}
+
+/// A place three levels down, with files around it that names full of `..` and separators would reach.
+async fn stays_inside<A, Opening>(
+    capabilities: Capabilities,
+    open: impl Fn(std::path::PathBuf) -> Opening + Send + Sync,
+) where
+    A: ractor_persistence::persistence::StorageAdapter,
+    Opening: Future<Output = ractor_persistence::base::error::Result<A>> + Send,
+{
+    let outer = tempfile::tempdir().unwrap();
+    let inner = outer.path().join("a/a");
+    std::fs::create_dir_all(&inner).unwrap();
+    for file in ["a.json", "a/etc", "a/a.json", "a/a/a.json", "a/a/a"] {
+        std::fs::write(outer.path().join(file), "somebody else's").unwrap();
+    }
+    let place = inner.join("place");
+    let before = surroundings(outer.path(), &place);
+    let factory = || open(place.clone());
+    bucket_names_never_collide(&factory, capabilities).await.unwrap();
+    ractor_persistence::testkit::conformance::store_names_never_collide(&factory, capabilities).await.unwrap();
+    ractor_persistence::testkit::conformance::channel_names_never_collide(&factory, capabilities).await.unwrap();
+    assert_eq!(surroundings(outer.path(), &place), before, "something outside of the place was touched");
+}
+
+#[tokio::test]
+async fn no_name_escapes_the_directory_of_the_custom_adapter_or_collides() {
+    stays_inside(custom(), |place| {
+        std::future::ready(Ok(custom_adapter::FileAdapter(std::sync::Arc::new(place.into()))))
+    })
+    .await;
+}
+
+#[cfg(all(feature = "json-file", feature = "redb", any()))]
+#[tokio::test]
+async fn ps_30_no_name_escapes_the_adapters_directory_or_collides() {
+    use ractor_persistence::adapters::{json_file::JsonFileAdapter, redb::RedbAdapter};
+    stays_inside(custom(), |place| {
+        std::future::ready(Ok(custom_adapter::FileAdapter(std::sync::Arc::new(place.into()))))
+    })
+    .await;
+    stays_inside(everything().with_atomicity(Atomicity::PerSubject), JsonFileAdapter::open).await;
+    stays_inside(everything(), RedbAdapter::open).await;
+}
