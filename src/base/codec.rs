@@ -69,12 +69,11 @@ pub fn encode<T: Serialize + ?Sized>(format: Format, context: &[u8], value: &T) 
     Ok(bytes)
 }
 
-/// Unwraps what was stored under `context`.
+/// The body of what was stored under `context`, once its envelope is found intact.
 ///
 /// # Errors
-/// Each fault of the bytes by its name; the version is looked at before the checksum, so that bytes of a later version
-/// are told as such.
-pub fn decode<T: DeserializeOwned>(format: Format, context: &[u8], bytes: &[u8]) -> Result<T, CodecError> {
+/// `TooShort`, `Version` or `Checksum`.
+pub fn open<'a>(format: Format, context: &[u8], bytes: &'a [u8]) -> Result<&'a [u8], CodecError> {
     let Some((header, body)) = bytes.split_first_chunk::<HEADER>() else {
         return Err(CodecError::TooShort(bytes.len()));
     };
@@ -88,12 +87,23 @@ pub fn decode<T: DeserializeOwned>(format: Format, context: &[u8], bytes: &[u8])
             CodecError::Checksum
         });
     }
-    if !intact {
-        return Err(CodecError::Checksum);
-    }
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
-    let value = T::deserialize(&mut deserializer).map_err(|error| CodecError::Body(error.to_string()))?;
-    Ok(value)
+    if intact { Ok(body) } else { Err(CodecError::Checksum) }
+}
+
+/// The checksum that an envelope carries, unchecked; none if it is too short for one.
+pub fn stored_checksum(bytes: &[u8]) -> Option<u32> {
+    let ([_, crc @ ..], _) = bytes.split_first_chunk::<HEADER>()?;
+    Some(u32::from_le_bytes(*crc))
+}
+
+/// Unwraps what was stored under `context`.
+///
+/// # Errors
+/// Each fault of the bytes by its name; the version is looked at before the checksum, so that bytes of a later version
+/// are told as such.
+pub fn decode<T: DeserializeOwned>(format: Format, context: &[u8], bytes: &[u8]) -> Result<T, CodecError> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(open(format, context, bytes)?);
+    T::deserialize(&mut deserializer).map_err(|error| CodecError::Body(error.to_string()))
 }
 
 /// How ids, which may be any bytes, are written: bytes in binary formats, text or `{"base64": …}` in readable ones.

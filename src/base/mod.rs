@@ -2,8 +2,9 @@
 //!
 //! Each of these exists once in the crate: [`error`] the one error type and the plain facts that it carries, [`name`]
 //! names and ids, [`value`] what records hold, [`durability`] when a write counts as safe, [`clock`] the time of day,
-//! [`codec`] the MessagePack envelope.
+//! [`codec`] the MessagePack envelope, [`blocking`] the one way onto the blocking pool.
 
+pub mod blocking;
 pub mod clock;
 pub mod codec;
 pub mod durability;

@@ -1,0 +1,223 @@
+//! The file: its birth, opening, closing, and the row that says that it is ours.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::adapters::redb::fault::{Fault, guarded};
+use crate::adapters::redb::holder::{Holder, holder_of};
+use crate::adapters::redb::load;
+use crate::adapters::redb::options::RedbOptions;
+use crate::adapters::redb::rows::{self, Definition, Shelf};
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::error::{Error, Place, Result};
+
+/// The layout of tables and keys that this crate writes, and the only one it reads.
+const FILE_FORMAT: u32 = 1;
+const FILE_FORMAT_NAME: &str = "redb file";
+const META_KEY: &[u8] = b"store";
+
+#[derive(Serialize, Deserialize)]
+struct MetaRow {
+    id: String,
+    format: u32,
+    created_at: i64,
+}
+
+/// An open file.
+pub(super) struct OpenFile {
+    pub(super) db: Database,
+    /// The id that the file was born with.
+    pub(super) id: Uuid,
+    holder: Option<Holder>,
+}
+
+impl OpenFile {
+    /// Closes the file; its lock is free afterwards. What could not be tidied up is reported as an event.
+    pub(super) fn close(self, path: &Path) {
+        if let Some(Err(error)) = self.holder.map(Holder::release) {
+            tracing::warn!(path = %path.display(), %error, "the holder file could not be removed");
+        }
+        if let Err(panic) = guarded(|| drop(self.db)) {
+            tracing::warn!(path = %path.display(), %panic, "closing the database failed; it is repaired when opened");
+        }
+    }
+}
+
+/// Opens the file, making it if it is not there.
+pub(super) fn open_or_create(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => open(path, options),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, options),
+        Err(error) => Err(io_error("looking for", path, error)),
+    }
+}
+
+/// Opens a file that must be there.
+pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
+    let file =
+        OpenOptions::new().read(true).write(true).open(path).map_err(|error| io_error("opening", path, error))?;
+    let length = file.metadata().map_err(|error| io_error("looking at", path, error))?.len();
+    // redb would make a new database of an empty file, and nobody would learn that the old one is gone.
+    if length == 0 {
+        return Err(damaged(path, "the file is empty"));
+    }
+    let db = database(path, file, options)?;
+    let id = identify(path, &db)?;
+    Ok(hold(path, db, id))
+}
+
+fn hold(path: &Path, db: Database, id: Uuid) -> OpenFile {
+    let holder = Holder::take(path).map_err(|error| {
+        tracing::warn!(path = %path.display(), %error, "the holder file could not be written");
+    });
+    OpenFile { db, id, holder: holder.ok() }
+}
+
+/// Makes the file under another name and gives it its own once it is complete, so that no incomplete file ever has it.
+fn create(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
+    let mut name = OsString::from(path);
+    name.push(format!(".new-{}", Uuid::new_v4()));
+    let unborn = PathBuf::from(name);
+    let born = (|| {
+        let mut new = OpenOptions::new();
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut new, 0o600);
+        let file = new.read(true).write(true).create_new(true).open(&unborn);
+        let db = database(&unborn, file.map_err(|error| io_error("creating", path, error))?, options)?;
+        let id = found(&db).map_err(|fault| fault.into_read_error("creating the database", path))?;
+        let first = publish(&unborn, path).map_err(|error| io_error("creating", path, error))?;
+        Ok(first.then_some((db, id)))
+    })();
+    match born {
+        Ok(Some((db, id))) => Ok(hold(path, db, id)),
+        failed => {
+            if let Err(error) = fs::remove_file(&unborn)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %unborn.display(), %error, "an unfinished database could not be removed");
+            }
+            failed?;
+            // Somebody else was first.
+            open(path, options)
+        }
+    }
+}
+
+/// Writes the tables and the row that every file of ours has.
+fn found(db: &Database) -> Result<Uuid, Fault> {
+    let id = Uuid::new_v4();
+    let txn = db.begin_write()?;
+    for table in rows::BORN_WITH {
+        txn.open_table(Definition::new(table))?;
+    }
+    {
+        let mut table = txn.open_table(Definition::new(rows::META))?;
+        let row = MetaRow { id: id.to_string(), format: FILE_FORMAT, created_at: SystemClock.now_ms() };
+        Shelf::new(&rows::META_ROW, rows::META).put(&mut table, META_KEY, &row)?;
+    }
+    txn.commit()?;
+    Ok(id)
+}
+
+/// Gives a complete file its name, and answers whether that was free.
+fn publish(unborn: &Path, path: &Path) -> io::Result<bool> {
+    // A link never replaces anything, unlike a rename: two processes may be here at once.
+    match fs::hard_link(unborn, path) {
+        Ok(()) => fs::remove_file(unborn)?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        // Not every file system has links.
+        Err(_) if fs::symlink_metadata(path).is_ok() => return Ok(false),
+        Err(_) => fs::rename(unborn, path)?,
+    }
+    sync_directory(path)?;
+    Ok(true)
+}
+
+#[cfg(unix)]
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+/// Directories cannot be synced here; the file system keeps its entries itself.
+#[cfg(not(unix))]
+fn sync_directory(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+fn database(path: &Path, file: File, options: &RedbOptions) -> Result<Database> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(options.cache_bytes);
+    let opened = guarded(|| {
+        #[cfg(test)]
+        if let Some(faults) = &options.faults {
+            return builder.create_with_backend(faults.backend(file)?);
+        }
+        builder.create_file(file)
+    });
+    match opened {
+        Err(panic) => Err(damaged(path, panic.to_string())),
+        Ok(Ok(db)) => Ok(db),
+        Ok(Err(DatabaseError::DatabaseAlreadyOpen)) => {
+            Err(Error::Locked { path: path.to_owned(), holder: holder_of(path) })
+        }
+        Ok(Err(DatabaseError::UpgradeRequired(found))) => Err(Error::UnknownFormat {
+            format: "redb".to_owned(),
+            at: Place::new(path.display().to_string()),
+            found: found.into(),
+            known: 3,
+        }),
+        Ok(Err(DatabaseError::Storage(StorageError::Corrupted(reason)))) => Err(damaged(path, reason)),
+        Ok(Err(DatabaseError::Storage(StorageError::Io(error)))) => Err(io_error("opening", path, error)),
+        Ok(Err(error)) => Err(Error::permanent(format!("opening {}", path.display()), error)),
+    }
+}
+
+/// Reads the row that every file of ours has.
+fn identify(path: &Path, db: &Database) -> Result<Uuid> {
+    let row = guarded(|| -> Result<Option<MetaRow>, Fault> {
+        let txn = db.begin_read()?;
+        let Some(table) = load::open(&txn, rows::META)? else { return Ok(None) };
+        Shelf::new(&rows::META_ROW, rows::META).get(&table, META_KEY)
+    });
+    let row = row.map_err(|panic| damaged(path, panic.to_string()))?;
+    let row = row.map_err(|fault| fault.into_read_error(&format!("opening {}", path.display()), path))?;
+    let Some(MetaRow { id, format, .. }) = row else {
+        return Err(damaged(path, "the row that every store's file has is missing"));
+    };
+    if format != FILE_FORMAT {
+        return Err(Error::UnknownFormat {
+            format: FILE_FORMAT_NAME.to_owned(),
+            at: Place::new(path.display().to_string()),
+            found: format.into(),
+            known: FILE_FORMAT.into(),
+        });
+    }
+    Uuid::parse_str(&id).map_err(|error| damaged(path, error.to_string()))
+}
+
+fn damaged(path: &Path, reason: impl Into<String>) -> Error {
+    Error::corrupt(Place::new(path.display().to_string()), reason)
+}
+
+fn io_error(verb: &str, path: &Path, error: io::Error) -> Error {
+    let operation = format!("{verb} {}", path.display());
+    match error.kind() {
+        // What redb and the file system say of files that end too early or are no databases at all.
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => damaged(path, error.to_string()),
+        io::ErrorKind::NotFound
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::InvalidFilename => Error::permanent(operation, error),
+        _ => Error::transient(operation, error),
+    }
+}

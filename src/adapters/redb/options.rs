@@ -1,0 +1,45 @@
+//! How a file is opened.
+
+use crate::base::error::{Error, Result};
+
+/// Least bytes of cache.
+const MIN_CACHE: usize = 1 << 20;
+
+/// How a [`RedbAdapter`](crate::adapters::redb::RedbAdapter) opens its file.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RedbOptions {
+    /// Most bytes of pages kept in memory, at least 1 MiB. Default: 64 MiB, which holds the inner pages of buckets with
+    /// tens of millions of records; records themselves are kept by the buckets, so more rarely helps.
+    pub cache_bytes: usize,
+    /// Damages the disk under tests.
+    #[cfg(test)]
+    pub(crate) faults: Option<crate::adapters::redb::tests::faults::Faults>,
+}
+
+impl Default for RedbOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 << 20,
+            #[cfg(test)]
+            faults: None,
+        }
+    }
+}
+
+impl RedbOptions {
+    /// Sets [`cache_bytes`](Self::cache_bytes).
+    #[must_use]
+    pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        if self.cache_bytes < MIN_CACHE {
+            let problem = format!("cache_bytes is {}, less than {MIN_CACHE}", self.cache_bytes);
+            return Err(Error::InvalidOptions { problems: vec![problem] });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! Data that could not be read, moved out of the way as it is: tables are renamed, rows of shared tables copied raw.
+
+use redb::{ReadTransaction, ReadableTable, TableError, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+use crate::adapters::redb::apply;
+use crate::adapters::redb::fault::Fault;
+use crate::adapters::redb::keys::{BucketPlaces, ChannelPlaces};
+use crate::adapters::redb::load;
+use crate::adapters::redb::rows::{self, Definition, Shelf};
+use crate::adapters::redb::utc::utc;
+use crate::base::clock::{Clock, SystemClock};
+use crate::base::error::Error;
+use crate::base::name::{BucketKey, ChannelKey, StoreName, Subject};
+
+/// Something that was moved into quarantine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quarantined {
+    /// What [`quarantine`](crate::persistence::StorageAdapter::quarantine) answered.
+    pub name: String,
+    /// The store that it was of.
+    pub store: StoreName,
+    /// What it was: `bucket` or `channel`, a blank, and its name.
+    pub subject: String,
+    /// When it was moved, in milliseconds since the Unix epoch.
+    pub moved_at: i64,
+    /// Its rows, by table and key, byte for byte as they were found.
+    pub rows: Vec<RawRow>,
+}
+
+/// A row as it lies in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RawRow {
+    /// The table that it was in.
+    pub table: String,
+    /// Its key in that table.
+    #[serde(with = "crate::base::codec::content_bytes")]
+    pub key: bytes::Bytes,
+    /// Its value: an envelope, if it is intact.
+    #[serde(with = "crate::base::codec::content_bytes")]
+    pub value: bytes::Bytes,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Row {
+    store: StoreName,
+    subject: String,
+    moved_at: i64,
+    /// The names that the moved tables had.
+    tables: Vec<String>,
+    /// What was in tables that others share.
+    rows: Vec<RawRow>,
+}
+
+fn moved_table(name: &str, table: &str) -> String {
+    format!("quarantine/{name}/{table}")
+}
+
+/// Moves everything of a subject away and answers under which name it can be found.
+pub(super) fn move_away(txn: &WriteTransaction, store: &StoreName, subject: &Subject) -> Result<String, Fault> {
+    let moved_at = SystemClock.now_ms();
+    let (shared, tables, pair) = match subject {
+        Subject::Bucket(name) => {
+            let places = BucketPlaces::of(&BucketKey::new(store.clone(), name.clone()));
+            (vec![rows::BUCKETS], vec![places.rows], places.pair)
+        }
+        Subject::Channel(id) => {
+            let places = ChannelPlaces::of(&ChannelKey::new(store.clone(), id.clone()));
+            let tables = places.tables().map(str::to_owned).to_vec();
+            (vec![rows::CHANNELS, rows::CHANNEL_META], tables, places.pair)
+        }
+    };
+    let mut quarantine = txn.open_table(Definition::new(rows::QUARANTINE))?;
+    let name = free_name(&quarantine, store, subject, moved_at)?;
+
+    let mut raw = Vec::new();
+    for table in shared {
+        if let Some(value) = apply::take_raw(txn, table, &pair)? {
+            raw.push(RawRow { table: table.to_owned(), key: pair.clone().into(), value: value.into() });
+        }
+    }
+    let mut moved = Vec::new();
+    for table in tables {
+        let new = moved_table(&name, &table);
+        match txn.rename_table(Definition::new(&table), Definition::new(&new)) {
+            Ok(()) => moved.push(table),
+            Err(TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let row = Row { store: store.clone(), subject: subject.to_string(), moved_at, tables: moved, rows: raw };
+    Shelf::new(&rows::QUARANTINED, rows::QUARANTINE).put(&mut quarantine, name.as_bytes(), &row)?;
+    Ok(name)
+}
+
+/// A name with the time in it that no other quarantine has.
+fn free_name(
+    quarantine: &rows::Table<'_>,
+    store: &StoreName,
+    subject: &Subject,
+    moved_at: i64,
+) -> Result<String, Fault> {
+    let kind = match subject {
+        Subject::Bucket(_) => "bucket",
+        Subject::Channel(_) => "channel",
+    };
+    let base = format!("{store}/{kind}/{}.quarantine-{}", subject.name(), utc(moved_at));
+    let mut name = base.clone();
+    let mut attempt = 1_u32;
+    while quarantine.get(name.as_bytes())?.is_some() {
+        attempt += 1;
+        name = format!("{base}-{attempt}");
+    }
+    Ok(name)
+}
+
+/// Everything that lies in quarantine, by name.
+pub(super) fn list(txn: &ReadTransaction) -> Result<Vec<Quarantined>, Fault> {
+    let table = load::born(txn, rows::QUARANTINE)?;
+    let mut shelf = Shelf::new(&rows::QUARANTINED, rows::QUARANTINE);
+    let mut list = Vec::new();
+    for entry in table.range::<&[u8]>(..)? {
+        let (key, value) = entry?;
+        let row: Row = shelf.decode(key.value(), value.value())?;
+        let name = String::from_utf8(key.value().to_vec())
+            .map_err(|error| Error::corrupt(shelf.place(key.value()), error.to_string()))?;
+        let mut rows = row.rows;
+        for original in row.tables {
+            let Some(moved) = load::open(txn, &moved_table(&name, &original))? else { continue };
+            for entry in moved.range::<&[u8]>(..)? {
+                let (key, value) = entry?;
+                let (key, value) = (bytes::Bytes::copy_from_slice(key.value()), value.value().to_vec().into());
+                rows.push(RawRow { table: original.clone(), key, value });
+            }
+        }
+        list.push(Quarantined { name, store: row.store, subject: row.subject, moved_at: row.moved_at, rows });
+    }
+    Ok(list)
+}

@@ -1,0 +1,399 @@
+//! The thread that owns the database: one request after the other, and all commits that have queued up in one
+//! transaction.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+
+use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use crate::adapters::redb::fault::{Fault, guarded};
+use crate::adapters::redb::file::{self, OpenFile};
+use crate::adapters::redb::options::RedbOptions;
+use crate::adapters::redb::{apply, quarantine};
+use crate::base::error::{Cause, Error, Result};
+use crate::base::name::{StoreName, Subject};
+use crate::persistence::{Epoch, Save};
+
+/// Where an answer goes. Whoever has gone away meanwhile does not need it.
+type Reply<T> = oneshot::Sender<Result<T>>;
+
+/// Which opening of the file, counted from 0: a file that failed several readers is opened again only once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Opening(u64);
+
+/// Saves that are written as a whole.
+pub(super) struct Submission {
+    pub(super) store: StoreName,
+    /// Compared with the store's newest claim before anything is written; the single methods of the port have none.
+    pub(super) epoch: Option<Epoch>,
+    pub(super) saves: Vec<Save>,
+}
+
+pub(super) enum Request {
+    Commit(Submission, Reply<()>),
+    /// A snapshot of what is committed by then. `failed` is the opening on which the asker has met a failure.
+    Read {
+        failed: Option<Opening>,
+        reply: Reply<(ReadTransaction, Opening)>,
+    },
+    Claim(StoreName, Reply<Epoch>),
+    Close(StoreName, Reply<()>),
+    Quarantine(StoreName, Subject, Reply<String>),
+    Compact(Reply<bool>),
+}
+
+/// Opens the file on a thread of its own, which then serves requests until every sender is gone.
+pub(super) async fn start(path: PathBuf, options: RedbOptions) -> Result<Sender<Request>> {
+    let (requests, queue) = channel();
+    let (reply, opened) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("redb-writer".to_owned());
+    let run = move || match file::open_or_create(&path, &options) {
+        Ok(file) => {
+            let mut writer =
+                Writer { path, options, state: State::Open(file), opening: Opening::default(), claims: HashSet::new() };
+            // A caller that has gone away also dropped the sender, so the queue ends at once.
+            reply.send(Ok(())).ok();
+            writer.serve(&queue);
+            writer.close();
+        }
+        Err(error) => {
+            reply.send(Err(error)).ok();
+        }
+    };
+    thread.spawn(run).map_err(|error| Error::transient("starting the writer's thread", error))?;
+    opened.await.map_err(|lost| Error::permanent("opening the database", lost))??;
+    Ok(requests)
+}
+
+enum State {
+    Open(OpenFile),
+    /// Failed, and to be opened again; it must be the file with this id.
+    Broken(Uuid),
+    Closed,
+}
+
+struct Writer {
+    path: PathBuf,
+    options: RedbOptions,
+    state: State,
+    opening: Opening,
+    claims: HashSet<StoreName>,
+}
+
+/// Someone used a file that was closed.
+#[derive(Debug, thiserror::Error)]
+#[error("the file is closed; claim a store to open it again")]
+struct Closed;
+
+/// How far a transaction came.
+enum Attempt {
+    /// It is on disk, or there was nothing to write. Answers in the order of the submissions.
+    Ended(Vec<Result<()>>),
+    /// Nothing was written, because of one submission, counted from 0.
+    Refused(usize, Fault),
+}
+
+impl Writer {
+    fn serve(&mut self, queue: &Receiver<Request>) {
+        let mut held = None;
+        loop {
+            let next = match held.take() {
+                Some(request) => request,
+                None => match queue.recv() {
+                    Ok(request) => request,
+                    Err(_) => return,
+                },
+            };
+            match next {
+                Request::Commit(submission, reply) => {
+                    // What queued up while the last transaction ran is taken as it is, without waiting for more.
+                    // Anything but a commit ends the group, so that requests are served in their order.
+                    let mut group = vec![(submission, reply)];
+                    held = loop {
+                        match queue.try_recv() {
+                            Ok(Request::Commit(submission, reply)) => group.push((submission, reply)),
+                            Ok(other) => break Some(other),
+                            Err(TryRecvError::Empty | TryRecvError::Disconnected) => break None,
+                        }
+                    };
+                    self.commit(group);
+                }
+                Request::Read { failed, reply } => answer(reply, self.read(failed)),
+                Request::Claim(store, reply) => answer(reply, self.claim(store)),
+                Request::Close(store, reply) => {
+                    self.claims.remove(&store);
+                    if self.claims.is_empty() {
+                        self.close();
+                    }
+                    answer(reply, Ok(()));
+                }
+                Request::Quarantine(store, subject, reply) => {
+                    let moved = self
+                        .transact("moving data into quarantine", |txn| quarantine::move_away(txn, &store, &subject));
+                    answer(reply, moved);
+                }
+                Request::Compact(reply) => answer(reply, self.compact()),
+            }
+        }
+    }
+
+    /// The open file; one that has failed is opened again first, once per request.
+    fn file(&mut self, operation: &str) -> Result<&mut OpenFile> {
+        if let State::Broken(id) = self.state {
+            let file = file::open(&self.path, &self.options).map_err(|error| match error {
+                error @ (Error::Corrupt { .. } | Error::UnknownFormat { .. }) => error,
+                error => Error::transient(operation, error),
+            })?;
+            let same = file.id == id;
+            if !same {
+                file.close(&self.path);
+                return Err(Error::permanent(operation, Replaced));
+            }
+            self.state = State::Open(file);
+        }
+        match &mut self.state {
+            State::Open(file) => Ok(file),
+            State::Broken(_) | State::Closed => Err(Error::permanent(operation, Closed)),
+        }
+    }
+
+    fn close(&mut self) {
+        if let State::Open(file) = std::mem::replace(&mut self.state, State::Closed) {
+            file.close(&self.path);
+        }
+    }
+
+    /// After a failure that the handle does not survive: closes the file and tries to open it again.
+    fn recover(&mut self, cause: &dyn std::error::Error) {
+        let State::Open(file) = &self.state else { return };
+        tracing::warn!(path = %self.path.display(), error = %cause, "the file failed and is opened again");
+        let id = file.id;
+        self.close();
+        self.state = State::Broken(id);
+        self.opening.0 += 1;
+        if let Err(error) = self.file("opening the file again") {
+            // Not the end: the next request tries again, and its caller is told.
+            tracing::warn!(path = %self.path.display(), %error, "the file could not be opened again");
+        }
+    }
+
+    fn commit(&mut self, group: Vec<(Submission, Reply<()>)>) {
+        const OPERATION: &str = "commit";
+        let (mut waiting, mut replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+        while !waiting.is_empty() {
+            let db = match self.file(OPERATION) {
+                Ok(file) => &file.db,
+                Err(error) => {
+                    for reply in replies {
+                        answer(reply, Err(error.clone()));
+                    }
+                    return;
+                }
+            };
+            let at = Cell::new(None);
+            let (index, fault) = match guarded(|| attempt(db, &waiting, &at)) {
+                Ok(Ok(Attempt::Ended(answers))) => {
+                    for (reply, outcome) in replies.into_iter().zip(answers) {
+                        answer(reply, outcome);
+                    }
+                    return;
+                }
+                Ok(Ok(Attempt::Refused(index, fault))) => (index, fault),
+                Ok(Err(fault)) => {
+                    let error = fault.into_error(OPERATION, &self.path);
+                    self.recover(&error);
+                    for reply in replies {
+                        answer(reply, Err(error.clone()));
+                    }
+                    return;
+                }
+                Err(panic) => {
+                    self.recover(&panic);
+                    match at.get() {
+                        // redb panics where it stumbles over damage, so it is this submission that leads there.
+                        Some(index) => (index, Fault::Damaged(panic.to_string())),
+                        None => {
+                            let cause: Cause = Arc::new(panic);
+                            for reply in replies {
+                                let source = Some(Arc::clone(&cause));
+                                answer(reply, Err(Error::Unknown { operation: OPERATION.to_owned(), source }));
+                            }
+                            return;
+                        }
+                    }
+                }
+            };
+            // The others are innocent and go into a transaction without it.
+            waiting.remove(index);
+            answer(replies.remove(index), Err(fault.into_error(OPERATION, &self.path)));
+        }
+    }
+
+    /// One transaction with nothing else in it.
+    fn transact<T>(&mut self, operation: &str, work: impl FnOnce(&WriteTransaction) -> Result<T, Fault>) -> Result<T> {
+        let db = &self.file(operation)?.db;
+        let outcome = guarded(|| -> Result<T, Fault> {
+            let txn = begin(db)?;
+            match work(&txn) {
+                Ok(value) => {
+                    txn.commit()?;
+                    Ok(value)
+                }
+                Err(fault) => {
+                    txn.abort()?;
+                    Err(fault)
+                }
+            }
+        });
+        match outcome {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(fault)) => {
+                let broken = matches!(fault, Fault::Broken(_));
+                let error = fault.into_error(operation, &self.path);
+                if broken {
+                    self.recover(&error);
+                }
+                Err(error)
+            }
+            Err(panic) => {
+                self.recover(&panic);
+                Err(Fault::Damaged(panic.to_string()).into_error(operation, &self.path))
+            }
+        }
+    }
+
+    fn read(&mut self, failed: Option<Opening>) -> Result<(ReadTransaction, Opening)> {
+        const OPERATION: &str = "beginning to read";
+        if failed == Some(self.opening) {
+            self.recover(&FailedReader);
+        }
+        let db = &self.file(OPERATION)?.db;
+        let txn = guarded(|| db.begin_read());
+        let txn = txn.unwrap_or_else(|panic| Err(redb::StorageError::Corrupted(panic.to_string()).into()));
+        let txn = txn.map_err(|error| Fault::from(error).into_read_error(OPERATION, &self.path))?;
+        Ok((txn, self.opening))
+    }
+
+    fn claim(&mut self, store: StoreName) -> Result<Epoch> {
+        const OPERATION: &str = "claiming the store";
+        if matches!(self.state, State::Closed) {
+            self.state = State::Open(file::open_or_create(&self.path, &self.options)?);
+        }
+        let claimed = self.transact(OPERATION, |txn| {
+            let newest = apply::newest_epoch(txn, &store)?.unwrap_or_default();
+            let next = newest.0.checked_add(1).map(Epoch);
+            let next = next.ok_or_else(|| Error::permanent(OPERATION, NoMoreEpochs))?;
+            apply::set_epoch(txn, &store, next)?;
+            Ok(next)
+        });
+        match claimed {
+            Ok(epoch) => {
+                self.claims.insert(store);
+                Ok(epoch)
+            }
+            Err(error) => {
+                // Nobody else would close what was only opened for this claim.
+                if self.claims.is_empty() {
+                    self.close();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn compact(&mut self) -> Result<bool> {
+        const OPERATION: &str = "compacting";
+        let db = &mut self.file(OPERATION)?.db;
+        match guarded(|| db.compact().map_err(Fault::from)) {
+            Ok(Ok(moved)) => Ok(moved),
+            Ok(Err(fault)) => {
+                let broken = matches!(fault, Fault::Broken(_));
+                // Compacting changes no contents, so nothing is in doubt.
+                let error = fault.into_read_error(OPERATION, &self.path);
+                if broken {
+                    self.recover(&error);
+                }
+                Err(error)
+            }
+            Err(panic) => {
+                self.recover(&panic);
+                Err(Fault::Damaged(panic.to_string()).into_error(OPERATION, &self.path))
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a read failed")]
+struct FailedReader;
+
+#[derive(Debug, thiserror::Error)]
+#[error("another file has taken the place of the one that was open")]
+struct Replaced;
+
+#[derive(Debug, thiserror::Error)]
+#[error("there are no more epochs")]
+struct NoMoreEpochs;
+
+/// Whoever waits for an answer may have gone away; what was asked for is done all the same.
+fn answer<T>(reply: Reply<T>, outcome: Result<T>) {
+    if let Err(Err(error)) = reply.send(outcome) {
+        tracing::warn!(%error, "a request failed after its caller had gone away");
+    }
+}
+
+fn begin(db: &Database) -> Result<WriteTransaction, Fault> {
+    let mut txn = db.begin_write()?;
+    // The state of the page allocator goes into every commit, so that opening after a crash need not walk the file.
+    txn.set_quick_repair(true);
+    Ok(txn)
+}
+
+/// One transaction with all submissions in it, but for fenced ones. `at` tells which one is being written.
+fn attempt(db: &Database, submissions: &[Submission], at: &Cell<Option<usize>>) -> Result<Attempt, Fault> {
+    let txn = begin(db)?;
+    let mut answers = Vec::with_capacity(submissions.len());
+    let mut written = false;
+    for (index, submission) in submissions.iter().enumerate() {
+        at.set(Some(index));
+        match write(&txn, submission) {
+            Ok(Ok(())) => {
+                written |= !submission.saves.is_empty();
+                answers.push(Ok(()));
+            }
+            Ok(Err(fenced)) => answers.push(Err(fenced)),
+            Err(fault @ Fault::Broken(_)) => return Err(fault),
+            Err(fault) => {
+                txn.abort()?;
+                return Ok(Attempt::Refused(index, fault));
+            }
+        }
+    }
+    at.set(None);
+    if written {
+        txn.commit()?;
+    } else {
+        txn.abort()?;
+    }
+    Ok(Attempt::Ended(answers))
+}
+
+/// The inner error is a fenced submission's, of which nothing was written.
+fn write(txn: &WriteTransaction, submission: &Submission) -> Result<Result<()>, Fault> {
+    if let Some(epoch) = submission.epoch {
+        let newest = apply::newest_epoch(txn, &submission.store)?;
+        if newest != Some(epoch) {
+            let current = newest.unwrap_or_default().0;
+            return Ok(Err(Error::Fenced { epoch: epoch.0, current }));
+        }
+    }
+    for save in &submission.saves {
+        apply::save(txn, &submission.store, save)?;
+    }
+    Ok(Ok(()))
+}
