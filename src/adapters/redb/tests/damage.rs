@@ -151,7 +151,7 @@ async fn later_versions_are_refused_by_name_and_number() {
 
     meddle(&place, |txn| {
         let mut table = table(txn, rows::META);
-        let meta = record! { "id": "00000000-0000-0000-0000-000000000000", "format": 2, "created_at": 0 };
+        let meta = Value::from(record! { "id": "00000000-0000-0000-0000-000000000000", "format": 2, "created_at": 0 });
         Shelf::new(&rows::META_ROW, rows::META).put(&mut table, b"store", &meta).unwrap();
     });
     let outcome = RedbAdapter::open(place.path()).await;

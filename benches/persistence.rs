@@ -1,0 +1,357 @@
+//! What saving costs, each figure as a ratio to a floor that is measured in the same run.
+//!
+//! `cargo bench --bench persistence`, with `-- --smoke` for a quick run whose figures mean nothing.
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss, missing_docs)]
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor_persistence::adapters::redb::RedbAdapter;
+use ractor_persistence::base::durability::Durability;
+use ractor_persistence::base::name::{BucketKey, BucketName, StoreName};
+use ractor_persistence::base::value::Object;
+use ractor_persistence::bucket::Bucket;
+use ractor_persistence::persistence::{Commit, Save, StorageAdapter};
+use ractor_persistence::record;
+use ractor_persistence::records::{
+    BucketChange, BucketDefinition, BucketDelta, BucketSnapshot, Field, Metadata, Record, Schema, Table,
+};
+use ractor_persistence::store::Store;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
+const IN_FLIGHT: usize = 1_000;
+
+fn main() {
+    let smoke = std::env::args().any(|argument| argument == "--smoke");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut report = Report::default();
+    runtime.block_on(async {
+        calls(smoke, &mut report).await;
+        commits(smoke, &mut report).await;
+        loads(smoke, &mut report).await;
+    });
+    report.print();
+    if smoke {
+        println!("smoke run: the figures above mean nothing");
+    }
+}
+
+// ---- the report
+
+enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+#[derive(Default)]
+struct Report(Vec<(String, String, String, f64, Goal)>);
+
+impl Report {
+    /// Medians of both sides, and the median of their ratios per round.
+    fn add(&mut self, what: &str, floor: &str, rounds: &[(Duration, Duration)], per: usize, goal: Goal) {
+        let median = |mut values: Vec<f64>| {
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        let ratio = |(measured, floor): &(Duration, Duration)| match goal {
+            // A rate: how much of the floor's rate is left.
+            Goal::AtLeast(_) => floor.as_secs_f64() / measured.as_secs_f64(),
+            // A time: how many times the floor's.
+            Goal::AtMost(_) => measured.as_secs_f64() / floor.as_secs_f64(),
+        };
+        let micros = |pick: fn(&(Duration, Duration)) -> Duration| {
+            let values = rounds.iter().map(|round| pick(round).as_secs_f64() * 1e6 / per as f64).collect();
+            format!("{:>12.2} us", median(values))
+        };
+        let measured = format!("{what:<46}{}", micros(|round| round.0));
+        let floor = format!("{floor:<44}{}", micros(|round| round.1));
+        let ratio = median(rounds.iter().map(ratio).collect());
+        println!("  {what}: {ratio:.2}");
+        self.0.push((measured, floor, String::new(), ratio, goal));
+    }
+
+    fn print(&self) {
+        println!("\n{:<61}{:<59}{:>8}  goal", "measured", "floor", "ratio");
+        for (measured, floor, _, ratio, goal) in &self.0 {
+            let (goal, met) = match goal {
+                Goal::AtLeast(goal) => (format!(">= {goal:.2} of its rate"), ratio >= goal),
+                Goal::AtMost(goal) => (format!("<= {goal:.2} of its time"), ratio <= goal),
+            };
+            let verdict = if met { "met" } else { "MISSED" };
+            println!("{measured}  {floor}  {ratio:>6.2}  {goal}: {verdict}");
+        }
+    }
+}
+
+// ---- calls
+
+/// About 200 bytes of fields.
+fn data(number: usize) -> Object {
+    record! {
+        "id": number as i64, "name": format!("user number {number}"), "email": format!("user.{number}@example.com"),
+        "role": "member", "city": "Ostrava-Poruba", "score": number as f64 * 0.5, "active": true,
+        "note": "thirty-six letters make up a remark.", "logins": 17,
+    }
+}
+
+fn definition(name: &str) -> BucketDefinition {
+    BucketDefinition::new(name)
+        .key("id")
+        .field("id", Field::int())
+        .field("name", Field::string().required())
+        .field("email", Field::string())
+        .field("role", Field::string().default("member"))
+        .field("city", Field::string())
+        .field("score", Field::float())
+        .field("active", Field::bool())
+        .field("note", Field::string())
+        .field("logins", Field::int().default(0))
+}
+
+/// Takes the same payload as an insert, and answers.
+struct Bare;
+
+struct BareCall(Object, RpcReplyPort<usize>);
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for BareCall {}
+
+#[cfg_attr(feature = "async-trait", ractor::async_trait)]
+impl Actor for Bare {
+    type Msg = BareCall;
+    type State = usize;
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<BareCall>, (): ()) -> Result<usize, ActorProcessingErr> {
+        Ok(0)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<BareCall>,
+        BareCall(data, port): BareCall,
+        state: &mut usize,
+    ) -> Result<(), ActorProcessingErr> {
+        *state += data.len();
+        let _gone = port.send(*state);
+        Ok(())
+    }
+}
+
+/// Runs `total` calls, `IN_FLIGHT` at a time, and times them.
+async fn in_flight<F, Fut>(total: usize, call: F) -> Duration
+where
+    F: Fn(usize) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = ()> + Send,
+{
+    let each = total / IN_FLIGHT;
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..IN_FLIGHT)
+        .map(|task| {
+            let call = call.clone();
+            tokio::spawn(async move {
+                for number in 0..each {
+                    call(task * each + number).await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    begun.elapsed()
+}
+
+async fn inserts(bucket: &Bucket, total: usize) -> Duration {
+    let inserting = bucket.clone();
+    let took = in_flight(total, move |number| {
+        let bucket = inserting.clone();
+        async move {
+            bucket.insert(data(number)).await.unwrap();
+        }
+    })
+    .await;
+    bucket.clear().await.unwrap();
+    took
+}
+
+async fn calls(smoke: bool, report: &mut Report) {
+    let (total, rounds) = if smoke { (2_000, 1) } else { (100_000, 11) };
+    let folder = tempfile::tempdir().unwrap();
+    let (bare, _) = Actor::spawn(None, Bare, ()).await.unwrap();
+    let memory = Store::builder("memory").start().await.unwrap();
+    let adapter = RedbAdapter::open(folder.path().join("calls.redb")).await.unwrap();
+    let saving = Store::builder("saving").adapter(adapter).start().await.unwrap();
+    let plain = memory.define_bucket(definition("plain")).await.unwrap();
+    let saved = saving.define_bucket(definition("saved")).await.unwrap();
+    let (mut to_bare, mut to_plain) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let calling = bare.clone();
+        let floor = in_flight(total, move |number| {
+            let bare = calling.clone();
+            async move {
+                let limit = Some(Duration::from_secs(5));
+                bare.call(|port| BareCall(data(number), port), limit).await.unwrap().unwrap();
+            }
+        })
+        .await;
+        let in_memory = inserts(&plain, total).await;
+        let with_saving = inserts(&saved, total).await;
+        saving.flush().await.unwrap();
+        to_bare.push((in_memory, floor));
+        to_plain.push((with_saving, in_memory));
+    }
+    let what = "awaited insert, 1,000 in flight";
+    report.add(what, "bare ractor call, same payload and timeout", &to_bare, total, Goal::AtLeast(0.8));
+    let what = "the same, saved to redb every 100 ms";
+    report.add(what, "the same without an adapter", &to_plain, total, Goal::AtLeast(0.85));
+    bare.stop(None);
+    memory.stop().await.unwrap();
+    assert!(saving.stop().await.unwrap().unsaved.is_empty());
+}
+
+// ---- commits and loads
+
+fn store() -> StoreName {
+    StoreName::new("bench").unwrap()
+}
+
+fn bucket() -> BucketName {
+    BucketName::new("records").unwrap()
+}
+
+fn stored(number: usize, version: u64) -> Arc<Record> {
+    let mut fields = data(number);
+    fields.remove("id");
+    let metadata = Metadata { version, created_at: 1_700_000_000_000, updated_at: 1_700_000_000_000, expires_at: None };
+    Arc::new(Record::from_parts(number as i64, number as u64, metadata, fields))
+}
+
+/// The same rows as a hand-written upsert would have them.
+fn raw_row(record: &Record) -> ([u8; 8], Vec<u8>) {
+    let key = record.place().to_be_bytes();
+    (key, rmp_serde::to_vec_named(record).unwrap())
+}
+
+fn raw_upsert(database: &Database, records: &[Arc<Record>]) {
+    let mut transaction = database.begin_write().unwrap();
+    transaction.set_quick_repair(true);
+    {
+        let mut table = transaction.open_table(ROWS).unwrap();
+        for record in records {
+            let (key, row) = raw_row(record);
+            table.insert(&key[..], &row[..]).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+async fn upsert(
+    adapter: &RedbAdapter,
+    epoch: ractor_persistence::persistence::Epoch,
+    records: Vec<Arc<Record>>,
+    revision: u64,
+) {
+    let mut delta = BucketDelta::new(revision, 0, 1);
+    delta.upserts = records;
+    let save = Save::Bucket(bucket(), Arc::new(BucketChange::Delta(delta)));
+    adapter.commit(&Commit::new(store(), epoch, Durability::Fsync, vec![save])).await.unwrap();
+}
+
+/// The same numbers on every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        // SplitMix64 (S. Vigna, 2015).
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
+async fn filled(path: &Path, size: usize) -> (RedbAdapter, ractor_persistence::persistence::Epoch) {
+    let adapter = RedbAdapter::open(path).await.unwrap();
+    let epoch = adapter.claim(&store()).await.unwrap();
+    let records = (0..size).map(|number| stored(number, 1)).collect();
+    upsert(&adapter, epoch, records, 1).await;
+    (adapter, epoch)
+}
+
+async fn commits(smoke: bool, report: &mut Report) {
+    let (sizes, rounds): (&[usize], usize) = if smoke { (&[200], 2) } else { (&[1_000, 100_000, 1_000_000], 41) };
+    for &size in sizes {
+        let folder = tempfile::tempdir().unwrap();
+        let (adapter, epoch) = filled(&folder.path().join("bucket.redb"), size).await;
+        let raw = Arc::new(Database::create(folder.path().join("raw.redb")).unwrap());
+        let all: Vec<_> = (0..size).map(|number| stored(number, 1)).collect();
+        let database = Arc::clone(&raw);
+        tokio::task::spawn_blocking(move || raw_upsert(&database, &all)).await.unwrap();
+        let mut random = Random(size as u64);
+        let mut times = Vec::new();
+        for round in 0..rounds {
+            let mut numbers: Vec<usize> = (0..100).map(|_| random.below(size)).collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            let records: Vec<_> = numbers.into_iter().map(|number| stored(number, round as u64 + 2)).collect();
+            let (database, rows) = (Arc::clone(&raw), records.clone());
+            let begun = Instant::now();
+            tokio::task::spawn_blocking(move || raw_upsert(&database, &rows)).await.unwrap();
+            let floor = begun.elapsed();
+            let begun = Instant::now();
+            upsert(&adapter, epoch, records, round as u64 + 2).await;
+            times.push((begun.elapsed(), floor));
+        }
+        let what = format!("commit of 100 changed records in {size}");
+        report.add(&what, "raw redb upsert of the same rows", &times, 1, Goal::AtMost(1.5));
+        adapter.close(&store()).await.unwrap();
+    }
+}
+
+async fn loads(smoke: bool, report: &mut Report) {
+    let (size, rounds) = if smoke { (200, 1) } else { (1_000_000, 5) };
+    let folder = tempfile::tempdir().unwrap();
+    let (adapter, _) = filled(&folder.path().join("bucket.redb"), size).await;
+    let raw = Arc::new(Database::create(folder.path().join("raw.redb")).unwrap());
+    let all: Vec<_> = (0..size).map(|number| stored(number, 1)).collect();
+    let database = Arc::clone(&raw);
+    tokio::task::spawn_blocking(move || raw_upsert(&database, &all)).await.unwrap();
+    let schema = Arc::new(Schema::new(definition("records")).unwrap());
+    let key = BucketKey::new(store(), bucket());
+    let (mut times, mut whole) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let database = Arc::clone(&raw);
+        let begun = Instant::now();
+        let decoded = tokio::task::spawn_blocking(move || {
+            let transaction = database.begin_read().unwrap();
+            let table = transaction.open_table(ROWS).unwrap();
+            let mut records: Vec<Arc<Record>> = Vec::with_capacity(size);
+            for row in table.iter().unwrap() {
+                records.push(Arc::new(rmp_serde::from_slice(row.unwrap().1.value()).unwrap()));
+            }
+            records
+        })
+        .await
+        .unwrap();
+        let floor = begun.elapsed();
+        assert_eq!(black_box(decoded).len(), size);
+        let begun = Instant::now();
+        let snapshot: BucketSnapshot = adapter.load_bucket(&key).await.unwrap().unwrap();
+        times.push((begun.elapsed(), floor));
+        let schema = Arc::clone(&schema);
+        let restored = tokio::task::spawn_blocking(move || Table::restore(schema, snapshot).unwrap()).await.unwrap();
+        whole.push((begun.elapsed(), floor));
+        assert_eq!(black_box(restored.table).len(), size);
+    }
+    let what = format!("load of {size} records");
+    report.add(&what, "raw redb scan and decode to the same type", &times, 1, Goal::AtMost(1.5));
+    let what = format!("load of {size}, checked and indexed");
+    report.add(&what, "raw redb scan and decode to the same type", &whole, 1, Goal::AtMost(1.5));
+    adapter.close(&store()).await.unwrap();
+}
