@@ -183,7 +183,7 @@ macro_rules! byte_id {
             }
 
             /// The text, if it is UTF-8.
-            pub fn to_str(&self) -> Option<&str> {
+            pub fn as_str(&self) -> Option<&str> {
                 std::str::from_utf8(&self.0).ok()
             }
 

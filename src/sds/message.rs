@@ -34,6 +34,16 @@ pub struct SdsMessage {
     pub repair_request: Vec<HistoryEntry>,
 }
 
+impl SdsMessage {
+    /// The bytes of what is kept of it: content, ids, authors and hints.
+    pub(crate) fn stored_bytes(&self) -> usize {
+        let entries = self.causal_history.iter().map(|entry| {
+            entry.message_id.as_bytes().len() + entry.retrieval_hint.len() + entry.sender_id.as_bytes().len()
+        });
+        self.message_id.as_bytes().len() + self.content.len() + self.sender_id.as_bytes().len() + entries.sum::<usize>()
+    }
+}
+
 /// A message named by another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

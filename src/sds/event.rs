@@ -1,0 +1,68 @@
+//! What a channel tells its subscribers.
+
+use std::sync::Arc;
+
+use crate::base::name::MessageId;
+use crate::sds::message::{HistoryEntry, SdsMessage};
+
+/// Something that happened in a channel. Within one operation `Sent` comes before `Missing`, and that before `Ready`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ChannelEvent {
+    /// A message of a peer's has been delivered, after all its causes. Own messages raise none.
+    Ready {
+        /// The message, without bloom filter and repair requests.
+        message: Arc<SdsMessage>,
+    },
+    /// A message of ours has been received by a peer.
+    Sent {
+        /// Its id.
+        id: MessageId,
+        /// Whether a peer named it. Otherwise a peer's bloom filter contains it, which may err.
+        certain: bool,
+    },
+    /// A message has been given up.
+    Lost {
+        /// Its id.
+        id: MessageId,
+        /// Why.
+        reason: LostReason,
+    },
+    /// A message names causes that were never received: obtain them, or waive them as met.
+    Missing {
+        /// The message that names them.
+        id: MessageId,
+        /// The causes, in its order, with the hints and authors that it gives.
+        entries: Vec<HistoryEntry>,
+    },
+}
+
+impl ChannelEvent {
+    /// The last segment of the event's topic: `"ready"`, `"sent"`, `"lost"` or `"missing"`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Ready { .. } => "ready",
+            Self::Sent { .. } => "sent",
+            Self::Lost { .. } => "lost",
+            Self::Missing { .. } => "missing",
+        }
+    }
+
+    /// The message that it is about.
+    pub fn message_id(&self) -> &MessageId {
+        match self {
+            Self::Ready { message } => &message.message_id,
+            Self::Sent { id, .. } | Self::Lost { id, .. } | Self::Missing { id, .. } => id,
+        }
+    }
+}
+
+/// Why a message has been given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LostReason {
+    /// A message of ours was sent as often as allowed and never acknowledged.
+    Unacknowledged,
+    /// A message of a peer's waited for its causes for too long.
+    Expired,
+}

@@ -1,0 +1,93 @@
+//! Each limit, at it and with room again.
+
+use bytes::Bytes;
+
+use super::{NOW, channel, message, packet, plain, receive, refused, status};
+use crate::sds::{ChannelOptions, ReceiveStatus, SdsMessage, WireFormat, encode};
+
+use ReceiveStatus::{Delivered, Duplicate, Parked};
+
+#[test]
+fn outgoing_messages_are_bounded_until_one_is_acknowledged() {
+    let mut state = channel(ChannelOptions::default().with_max_outgoing(2));
+    state.wrap("m1", "x", NOW).unwrap();
+    state.wrap("m2", "x", NOW).unwrap();
+    assert_eq!(refused(&mut state, |state| state.wrap("m3", "x", NOW)), "OutgoingFull");
+    receive(&mut state, &packet("p", 1, &["m1"]));
+    state.wrap("m3", "x", NOW).unwrap();
+}
+
+#[test]
+fn parked_messages_are_bounded_and_the_same_bytes_are_taken_once_there_is_room() {
+    let mut state = channel(ChannelOptions::default().with_max_parked(2));
+    state.wrap("own", "x", NOW).unwrap();
+    receive(&mut state, &packet("a", 2, &["x"]));
+    receive(&mut state, &packet("b", 2, &["y"]));
+    // It would acknowledge our message, had it been taken.
+    let third = packet("c", 3, &["own", "x"]);
+    assert_eq!(refused(&mut state, |state| state.receive(&third, NOW)), "ParkedFull");
+    assert_eq!(status(&mut state, &packet("a", 2, &["x"])), Parked, "a copy needs no room");
+    assert_eq!(status(&mut state, &packet("x", 1, &[])), Delivered, "nor does what need not be parked");
+    assert_eq!(status(&mut state, &third), Delivered);
+}
+
+#[test]
+fn bytes_of_parked_messages_are_bounded() {
+    // Two ids of 1 byte each, and content.
+    let sized = |id: &str, length: usize| {
+        let message = SdsMessage { content: Bytes::from(vec![7; length - 2]), ..message(id, 2, &["x"]) };
+        encode(WireFormat::NimSds, &message)
+    };
+    let mut state = channel(ChannelOptions::default().with_max_parked_bytes(100));
+    assert_eq!(refused(&mut state, |state| state.receive(&sized("z", 101), NOW)), "ParkedFull");
+    assert_eq!(status(&mut state, &sized("a", 60)), Parked);
+    assert_eq!(refused(&mut state, |state| state.receive(&sized("b", 41), NOW)), "ParkedFull");
+    assert_eq!(status(&mut state, &sized("c", 40)), Parked);
+    assert_eq!(state.stats().parked_bytes, 100);
+    assert_eq!(status(&mut state, &packet("x", 1, &[])), Delivered);
+    assert_eq!(state.stats().parked_bytes, 0);
+    assert_eq!(status(&mut state, &sized("b", 41)), Delivered);
+}
+
+#[test]
+fn ids_waited_for_are_bounded() {
+    let mut state = channel(ChannelOptions::default().with_max_missing(3));
+    assert_eq!(status(&mut state, &packet("a", 2, &["x", "y"])), Parked);
+    let two_more = packet("b", 2, &["y", "z", "q"]);
+    assert_eq!(refused(&mut state, |state| state.receive(&two_more, NOW)), "ParkedFull");
+    assert_eq!(status(&mut state, &packet("c", 2, &["y", "z"])), Parked, "y is waited for already");
+    assert_eq!(status(&mut state, &packet("d", 2, &[])), Delivered);
+    assert_eq!(status(&mut state, &packet("y", 1, &[])), Delivered);
+    assert_eq!(status(&mut state, &two_more), Parked);
+    assert_eq!(state.missing(), ["q", "x", "z"]);
+}
+
+#[test]
+fn the_oldest_remembered_id_is_forgotten_first() {
+    let mut state = channel(ChannelOptions::default().with_max_remembered(2).with_max_history(1));
+    state.mark_dependencies_met(["x1", "x2", "x3"], NOW).unwrap();
+    assert_eq!(state.stats().remembered, 2);
+    assert_eq!(status(&mut state, &packet("x1", 1, &[])), Delivered, "forgotten, so it is new");
+    assert_eq!(status(&mut state, &packet("x3", 1, &[])), Duplicate);
+    assert_eq!(status(&mut state, &packet("y", 2, &[])), Delivered); // evicts x1, which is remembered instead of x2
+    assert_eq!(status(&mut state, &packet("x1", 1, &[])), Duplicate);
+    assert_eq!(status(&mut state, &packet("x2", 1, &[])), Delivered);
+}
+
+#[test]
+fn packets_contents_and_ids_are_bounded() {
+    let small = ChannelOptions::default().with_max_packet_size(100).with_max_message_size(20);
+    let mut state = channel(small);
+    let sized = |id: &str, content: usize, bloom: usize| {
+        let content = Bytes::from(vec![7; content]);
+        let bloom_filter = Bytes::from(vec![7; bloom]);
+        encode(WireFormat::NimSds, &SdsMessage { content, bloom_filter, ..message(id, 2, &[]) })
+    };
+    let padding = 100 - sized("a", 20, 0).len();
+    assert_eq!(status(&mut state, &sized("a", 20, padding)), Delivered);
+    assert_eq!(refused(&mut state, |state| state.receive(&sized("b", 20, padding + 1), NOW)), "MessageTooLarge");
+    assert_eq!(refused(&mut state, |state| state.receive(&sized("b", 21, 0), NOW)), "MessageTooLarge");
+    assert_eq!(refused(&mut state, |state| state.receive(&sized("", 20, 0), NOW)), "InvalidId");
+    let id = "x".repeat(1_025);
+    assert_eq!(refused(&mut plain(), |state| state.receive(&packet(&id, 1, &[]), NOW)), "InvalidId");
+}
