@@ -10,4 +10,5 @@ pub mod codec;
 pub mod durability;
 pub mod error;
 pub mod name;
+pub(crate) mod slot;
 pub mod value;

@@ -1,6 +1,7 @@
 //! The bucket's actor: applies the pure rules to its table, notes what changed, tells it, answers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
@@ -8,7 +9,6 @@ use crate::base::clock::Clock;
 use crate::base::error::{Error, Result};
 use crate::base::name::Subject;
 use crate::bucket::message::{Applied, BucketMessage, BucketStats};
-use crate::bucket::slot::Slot;
 use crate::bus::{Bus, Event, Publisher, Topic};
 use crate::persistence::BucketCell;
 use crate::records::{BucketEvent, Change, Draws, Record, Table, Write, Written};
@@ -25,7 +25,8 @@ pub(crate) struct BucketStart {
     pub(crate) cell: Option<Arc<BucketCell>>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) bus: Bus,
-    pub(crate) slot: Arc<Slot>,
+    /// The newest revision: a bucket that restarts empty goes on from there.
+    pub(crate) revision: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(crate) struct BucketState {
     clock: Arc<dyn Clock>,
     topics: Topics,
     subject: Subject,
-    slot: Arc<Slot>,
+    revision: Arc<AtomicU64>,
     refused_posts: u64,
 }
 
@@ -72,7 +73,7 @@ impl BucketState {
         if let Some(cell) = &self.cell {
             cell.note(&change, self.table.counter(), revision);
         }
-        self.slot.reached(revision);
+        self.revision.store(revision, Ordering::Relaxed);
         let (subject, persistent) = (&self.subject, self.cell.is_some());
         let bucket = self.table.schema().bucket();
         let publisher = self.topics.of(&change);
@@ -125,7 +126,7 @@ impl Actor for BucketActor {
         _myself: ActorRef<Self::Msg>,
         start: Self::Arguments,
     ) -> std::result::Result<Self::State, ActorProcessingErr> {
-        let BucketStart { table, cell, clock, bus, slot } = start;
+        let BucketStart { table, cell, clock, bus, revision } = start;
         let name = table.schema().bucket();
         let publisher = |kind| bus.publisher(Topic::bucket(name.as_str(), kind));
         let topics = Topics {
@@ -135,7 +136,7 @@ impl Actor for BucketActor {
             cleared: publisher("cleared"),
         };
         let subject = Subject::Bucket(name.clone());
-        Ok(BucketState { table, cell, clock, topics, subject, slot, refused_posts: 0 })
+        Ok(BucketState { table, cell, clock, topics, subject, revision, refused_posts: 0 })
     }
 
     async fn handle(

@@ -4,18 +4,17 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{ActorRef, MessagingErr, RpcReplyPort};
+use ractor::{ActorRef, RpcReplyPort};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Outcome, Result};
-use crate::base::name::{BucketName, Subject};
+use crate::base::name::BucketName;
+use crate::base::slot::Slot;
 use crate::base::value::{IntoObject, Key, ValueError};
 use crate::bucket::message::{Applied, BucketMessage, BucketStats};
-use crate::bucket::slot::Slot;
 use crate::persistence::Persister;
 use crate::records::{Filter, Record, Write};
 
@@ -31,7 +30,8 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A write whose future is dropped is done or not done as a whole, and saved if it is done.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    slot: Arc<Slot>,
+    name: BucketName,
+    slot: Arc<Slot<BucketMessage>>,
     /// None where the bucket is not saved.
     persister: Option<Persister>,
     durability: Durability,
@@ -39,13 +39,13 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    pub(crate) fn new(slot: Arc<Slot>, persister: Option<Persister>) -> Self {
-        Self { slot, persister, durability: Durability::Ram, timeout: DEFAULT_TIMEOUT }
+    pub(crate) fn new(name: BucketName, slot: Arc<Slot<BucketMessage>>, persister: Option<Persister>) -> Self {
+        Self { name, slot, persister, durability: Durability::Ram, timeout: DEFAULT_TIMEOUT }
     }
 
     /// The bucket's name.
     pub fn name(&self) -> &BucketName {
-        self.slot.name()
+        &self.name
     }
 
     /// A handle whose writes are answered at this level of durability; default [`Durability::Ram`].
@@ -159,7 +159,7 @@ impl Bucket {
     /// What the commit said: everything is kept and retried. `Stopping`.
     pub async fn flush(&self) -> Result<()> {
         match &self.persister {
-            Some(persister) => persister.flush(Some(&self.subject())).await,
+            Some(persister) => persister.flush(Some(self.slot.subject())).await,
             None => Ok(()),
         }
     }
@@ -169,24 +169,19 @@ impl Bucket {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn actor(&self) -> Result<ActorRef<BucketMessage>> {
-        let timely = timeout_at(Instant::now() + self.timeout, self.slot.actor(None)).await;
-        timely.map_err(|_| Error::Timeout { outcome: Outcome::NotApplied })?
-    }
-
-    fn subject(&self) -> Subject {
-        Subject::Bucket(self.name().clone())
+        self.slot.actor(Instant::now() + self.timeout).await
     }
 
     async fn write(&self, write: Write) -> Result<Applied> {
         let awaited = self.awaited()?;
         let deadline = Instant::now() + self.timeout;
         let message = |port| BucketMessage::Write(write, port);
-        let applied = match self.send(message, deadline).await? {
+        let applied = match self.slot.call(message, deadline).await? {
             Some(applied) => applied?,
             None => return Err(Error::ActorLost { outcome: Outcome::Unknown }),
         };
         if let (Some(persister), Some(revision)) = (awaited, applied.revision) {
-            let saved = persister.saved(&self.subject(), revision, self.durability).await;
+            let saved = persister.saved(self.slot.subject(), revision, self.durability).await;
             saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
         }
         Ok(applied)
@@ -209,45 +204,11 @@ impl Bucket {
         }
     }
 
-    /// Reads are repeated when the actor dies: they change nothing.
     async fn read<T: Send + 'static>(
         &self,
-        mut message: impl FnMut(RpcReplyPort<Result<T>>) -> BucketMessage,
+        message: impl FnMut(RpcReplyPort<Result<T>>) -> BucketMessage,
     ) -> Result<T> {
-        let deadline = Instant::now() + self.timeout;
-        loop {
-            if let Some(answer) = self.send(&mut message, deadline).await? {
-                return answer;
-            }
-        }
-    }
-
-    /// Sends a message and waits for its answer; none where the actor died with it.
-    async fn send<T: Send + 'static>(
-        &self,
-        message: impl FnOnce(RpcReplyPort<T>) -> BucketMessage,
-        deadline: Instant,
-    ) -> Result<Option<T>> {
-        let mut outcome = Outcome::NotApplied;
-        let call = async {
-            // The semaphore is never closed.
-            let _turn = self.slot.admission.acquire().await.map_err(|_| Error::Stopping)?;
-            let (port, answer) = oneshot::channel();
-            let mut message = message(port.into());
-            let mut actor = self.slot.actor(None).await?;
-            // An actor that is dead gives the message back: its replacement gets it.
-            while let Err(error) = actor.send_message(message) {
-                let MessagingErr::SendErr(returned) = error else {
-                    return Err(Error::ActorLost { outcome: Outcome::NotApplied });
-                };
-                message = returned;
-                actor = self.slot.actor(Some(&actor)).await?;
-            }
-            outcome = Outcome::Unknown;
-            Ok(answer.await.ok())
-        };
-        let timely = timeout_at(deadline, call).await;
-        timely.unwrap_or(Err(Error::Timeout { outcome }))
+        self.slot.read(message, Instant::now() + self.timeout).await
     }
 }
 

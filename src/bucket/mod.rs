@@ -4,16 +4,13 @@
 //! never finds it half done; its answer comes after all of that; neither a refused write nor a dropped caller stops the
 //! actor.
 //!
-//! `handle` has [`Bucket`] and [`TypedBucket`], `message` what the actor is told, `actor` the actor, `slot` where
-//! handles find it, whichever one it is.
+//! `handle` has [`Bucket`] and [`TypedBucket`], `message` what the actor is told, `actor` the actor.
 
 mod actor;
 mod handle;
 mod message;
-mod slot;
 
 pub use handle::{Bucket, DEFAULT_TIMEOUT, TypedBucket};
 pub use message::{Applied, BucketMessage, BucketStats};
 
 pub(crate) use actor::{BucketActor, BucketStart};
-pub(crate) use slot::{Place, Slot};

@@ -1,5 +1,6 @@
 //! A bucket's life: defined, restarted, dropped, detached.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use tokio::time::Instant;
 
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, Subject};
-use crate::bucket::{Bucket, BucketActor, BucketMessage, BucketStart, Place, Slot};
+use crate::base::slot::{Place, Slot};
+use crate::bucket::{Bucket, BucketActor, BucketMessage, BucketStart};
 use crate::persistence::{BucketCell, Cell, LoadFailure, Persister};
 use crate::records::{BucketDefinition, BucketSnapshot, Restored, Schema, Table};
 use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
@@ -18,24 +20,17 @@ use crate::store::inner::{Inner, lock};
 #[derive(Debug)]
 pub(super) struct BucketEntry {
     schema: Arc<Schema>,
-    slot: Arc<Slot>,
+    pub(super) slot: Arc<Slot<BucketMessage>>,
+    /// The newest revision.
+    revision: Arc<AtomicU64>,
     /// None where the bucket is not saved.
     cell: Option<Arc<BucketCell>>,
     restarts: Mutex<Restarts>,
 }
 
 impl BucketEntry {
-    /// From now on handles get this error.
-    pub(super) fn close(&self, error: Error) {
-        self.slot.close(error);
-    }
-
-    /// Refuses new calls, and waits until the actor has handled what it has.
-    pub(super) async fn drain(&self) {
-        if let Place::Running(actor) = self.slot.close(Error::Stopping) {
-            // An actor that is dead already has nothing left to drain.
-            let _dead = actor.drain_and_wait(None).await;
-        }
+    fn name(&self) -> &BucketName {
+        self.schema.bucket()
     }
 }
 
@@ -48,8 +43,8 @@ impl Inner {
         let persister = self.persister.as_ref().filter(|_| schema.persistent());
         let cell = persister
             .map(|persister| Arc::new(BucketCell::new(name.clone(), schema.schema_version(), persister.granularity())));
-        let slot = Arc::new(Slot::new(name.clone()));
-        let entry = Arc::new(BucketEntry { schema, slot, cell, restarts: Mutex::default() });
+        let slot = Arc::new(Slot::new(Subject::Bucket(name.clone())));
+        let entry = Arc::new(BucketEntry { schema, slot, revision: Arc::default(), cell, restarts: Mutex::default() });
         match lock(&self.buckets).entry(name.clone()) {
             hashbrown::hash_map::Entry::Occupied(_) => {
                 return Err(Error::BucketAlreadyExists { bucket: name });
@@ -65,18 +60,19 @@ impl Inner {
             if let Err(error) = &outcome {
                 inner.undefine(&entry, error.clone());
             }
-            outcome.map(|()| Bucket::new(Arc::clone(&entry.slot), inner.persister_of(&entry)))
+            outcome.map(|()| inner.handle_of(&entry))
         });
         work.await.unwrap_or_else(|error| Err(Error::unknown("defining a bucket", error)))
     }
 
-    fn persister_of(&self, entry: &BucketEntry) -> Option<Persister> {
-        self.persister.clone().filter(|_| entry.cell.is_some())
+    fn handle_of(&self, entry: &BucketEntry) -> Bucket {
+        let persister = self.persister.clone().filter(|_| entry.cell.is_some());
+        Bucket::new(entry.name().clone(), Arc::clone(&entry.slot), persister)
     }
 
-    fn undefine(&self, entry: &BucketEntry, error: Error) -> Place {
+    fn undefine(&self, entry: &BucketEntry, error: Error) -> Place<BucketMessage> {
         let place = entry.slot.close(error);
-        let name = entry.slot.name();
+        let name = entry.name();
         let mut buckets = lock(&self.buckets);
         if buckets.get(name).is_some_and(|current| Arc::ptr_eq(&current.slot, &entry.slot)) {
             buckets.remove(name);
@@ -86,7 +82,7 @@ impl Inner {
 
     async fn start_bucket(self: &Arc<Self>, entry: &BucketEntry) -> Result<()> {
         let begun = Instant::now();
-        let subject = Subject::Bucket(entry.slot.name().clone());
+        let subject = entry.slot.subject().clone();
         let mut table = Table::new(Arc::clone(&entry.schema));
         if let (Some(persister), Some(cell)) = (&self.persister, &entry.cell) {
             let stored = self.load_or_start_empty(persister, entry).await?;
@@ -114,7 +110,7 @@ impl Inner {
     }
 
     async fn load_or_start_empty(&self, persister: &Persister, entry: &BucketEntry) -> Result<Option<BucketSnapshot>> {
-        let name = entry.slot.name();
+        let name = entry.name();
         let subject = Subject::Bucket(name.clone());
         match persister.load_bucket(name).await {
             Err(error) if starts_empty(persister, &error) => {
@@ -134,12 +130,12 @@ impl Inner {
             cell: entry.cell.clone(),
             clock: Arc::clone(&self.clock),
             bus: self.bus.clone(),
-            slot: Arc::clone(&entry.slot),
+            revision: Arc::clone(&entry.revision),
         };
         let supervisor = self.supervisor()?.get_cell();
         let spawned = BucketActor::spawn_linked(None, BucketActor, start, supervisor).await;
         let (actor, _ended) = spawned.map_err(|error| Error::permanent("starting a bucket", error))?;
-        let subject = Subject::Bucket(entry.slot.name().clone());
+        let subject = entry.slot.subject().clone();
         let (id, unwanted) = (actor.get_id(), actor.get_cell());
         let alive = self.children.born(id, Child::Subject(subject.clone()));
         if !entry.slot.started(actor) {
@@ -164,7 +160,7 @@ impl Inner {
         let subject = Subject::Bucket(name.clone());
         if !lock(&entry.restarts).allow(Instant::now()) {
             let given_up = Error::GivenUp { subject: subject.clone(), restarts: RESTARTS, within: WITHIN };
-            entry.close(given_up.clone());
+            entry.slot.close(given_up.clone());
             self.report(Failure::new(Some(subject), "restart", given_up, RESTARTS));
             return;
         }
@@ -177,7 +173,8 @@ impl Inner {
                 Err(error) => {
                     self.report(Failure::new(Some(subject.clone()), "restart", error.clone(), attempt));
                     if !error.is_retryable() {
-                        return entry.close(error);
+                        entry.slot.close(error);
+                        return;
                     }
                 }
             }
@@ -189,12 +186,12 @@ impl Inner {
 
     async fn restart_bucket(self: &Arc<Self>, entry: &BucketEntry) -> Result<()> {
         let (Some(persister), Some(cell)) = (&self.persister, &entry.cell) else {
-            let table = Table::empty_at(Arc::clone(&entry.schema), entry.slot.revision());
+            let table = Table::empty_at(Arc::clone(&entry.schema), entry.revision.load(Ordering::Relaxed));
             return self.spawn_bucket(entry, table).await;
         };
         // Taken before the load: what is saved in between is in both, and nothing is in neither.
         let unsaved = cell.overlay();
-        let mut snapshot = persister.load_bucket(entry.slot.name()).await?.unwrap_or_default();
+        let mut snapshot = persister.load_bucket(entry.name()).await?.unwrap_or_default();
         if let Some(change) = unsaved {
             snapshot.apply(&change);
         }
@@ -220,7 +217,7 @@ impl Inner {
     }
 
     async fn end_entry(self: &Arc<Self>, entry: &BucketEntry, fate: Fate) -> Result<()> {
-        let name = entry.slot.name();
+        let name = entry.name();
         let subject = Subject::Bucket(name.clone());
         // Waits for the calls under way, and keeps new ones waiting until the outcome is known.
         let _alone = entry.slot.exclusive().await?;
@@ -267,7 +264,7 @@ impl Inner {
         let name = BucketName::new(name)?;
         let entry = lock(&self.buckets).get(&name).cloned();
         let entry = entry.ok_or(Error::BucketNotDefined { bucket: name })?;
-        Ok(Bucket::new(Arc::clone(&entry.slot), self.persister_of(&entry)))
+        Ok(self.handle_of(&entry))
     }
 }
 

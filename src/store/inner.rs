@@ -130,7 +130,7 @@ impl Inner {
     pub(super) fn orphaned(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         for entry in lock(&self.buckets).values() {
-            entry.close(Error::Stopping);
+            entry.slot.close(Error::Stopping);
         }
     }
 
@@ -141,7 +141,7 @@ impl Inner {
             self.stopping.store(true, Ordering::SeqCst);
             let buckets: Vec<_> = lock(&self.buckets).values().cloned().collect();
             for entry in &buckets {
-                entry.drain().await;
+                entry.slot.drain().await;
             }
             let report = match &self.persister {
                 Some(persister) => {

@@ -1,0 +1,170 @@
+//! Where handles find an actor, whichever one it is at the moment: actors die and are replaced, handles stay.
+
+use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::base::error::{Error, Outcome, Result};
+use crate::base::name::Subject;
+
+/// How many calls one subject admits at a time; others wait within their timeout.
+const ADMITTED: u32 = 1_024;
+
+/// Shared by a subject's handles, its actor and its store.
+pub(crate) struct Slot<M> {
+    subject: Subject,
+    place: watch::Sender<Place<M>>,
+    admission: Semaphore,
+}
+
+/// Where the actor is.
+pub(crate) enum Place<M> {
+    /// It is being loaded or restarted.
+    Starting,
+    /// There.
+    Running(ActorRef<M>),
+    /// Nowhere, and it is not coming back.
+    Gone(Error),
+}
+
+impl<M> Clone for Place<M> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Starting => Self::Starting,
+            Self::Running(actor) => Self::Running(actor.clone()),
+            Self::Gone(error) => Self::Gone(error.clone()),
+        }
+    }
+}
+
+impl<M> std::fmt::Debug for Slot<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot").field("subject", &self.subject).finish_non_exhaustive()
+    }
+}
+
+impl<M: Message> Slot<M> {
+    pub(crate) fn new(subject: Subject) -> Self {
+        Self { subject, place: watch::Sender::new(Place::Starting), admission: Semaphore::new(ADMITTED as usize) }
+    }
+
+    pub(crate) fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// The actor has started. Answers whether it is wanted: a slot that was closed meanwhile stays closed.
+    #[must_use]
+    pub(crate) fn started(&self, actor: ActorRef<M>) -> bool {
+        self.unless_gone(Place::Running(actor))
+    }
+
+    /// The actor is being restarted. Answers whether it is wanted.
+    #[must_use]
+    pub(crate) fn restarting(&self) -> bool {
+        self.unless_gone(Place::Starting)
+    }
+
+    fn unless_gone(&self, next: Place<M>) -> bool {
+        self.place.send_if_modified(|place| {
+            let wanted = !matches!(place, Place::Gone(_));
+            if wanted {
+                *place = next;
+            }
+            wanted
+        })
+    }
+
+    /// From now on callers get this error; answers where the actor was.
+    pub(crate) fn close(&self, error: Error) -> Place<M> {
+        self.place.send_replace(Place::Gone(error))
+    }
+
+    /// Refuses new calls, and waits until the actor has handled what it has.
+    pub(crate) async fn drain(&self) {
+        if let Place::Running(actor) = self.close(Error::Stopping) {
+            // An actor that is dead already has nothing left to drain.
+            let _dead = actor.drain_and_wait(None).await;
+        }
+    }
+
+    pub(crate) fn place(&self) -> Place<M> {
+        self.place.borrow().clone()
+    }
+
+    /// All turns at once: granted when the calls under way have ended, and holding up new ones until it is dropped.
+    pub(crate) async fn exclusive(&self) -> Result<SemaphorePermit<'_>> {
+        self.admission.acquire_many(ADMITTED).await.map_err(|_| Error::Stopping)
+    }
+
+    /// The actor, once there is one.
+    pub(crate) async fn actor(&self, deadline: Instant) -> Result<ActorRef<M>> {
+        let timely = timeout_at(deadline, self.other_than(None)).await;
+        timely.map_err(|_| Error::Timeout { outcome: Outcome::NotApplied })?
+    }
+
+    async fn other_than(&self, dead: Option<&ActorRef<M>>) -> Result<ActorRef<M>> {
+        if let Some(found) = Self::usable(&self.place.borrow(), dead) {
+            return found;
+        }
+        let mut places = self.place.subscribe();
+        let place = places.wait_for(|place| Self::usable(place, dead).is_some()).await;
+        // The sender lives in `self`, so that waiting ends with a place.
+        place.ok().and_then(|place| Self::usable(&place, dead)).unwrap_or(Err(Error::Stopping))
+    }
+
+    fn usable(place: &Place<M>, dead: Option<&ActorRef<M>>) -> Option<Result<ActorRef<M>>> {
+        match place {
+            Place::Starting => None,
+            Place::Running(actor) if dead.is_some_and(|dead| dead.get_id() == actor.get_id()) => None,
+            Place::Running(actor) => Some(Ok(actor.clone())),
+            Place::Gone(error) => Some(Err(error.clone())),
+        }
+    }
+
+    /// Sends a message and waits for its answer; none where the actor died with it.
+    ///
+    /// # Errors
+    /// `Timeout` with what is known of the effect, and what the slot was closed with.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        message: impl FnOnce(RpcReplyPort<T>) -> M,
+        deadline: Instant,
+    ) -> Result<Option<T>> {
+        let mut outcome = Outcome::NotApplied;
+        let call = async {
+            // The semaphore is never closed.
+            let _turn = self.admission.acquire().await.map_err(|_| Error::Stopping)?;
+            let (port, answer) = oneshot::channel();
+            let mut message = message(port.into());
+            let mut actor = self.other_than(None).await?;
+            // An actor that is dead gives the message back: its replacement gets it.
+            while let Err(error) = actor.send_message(message) {
+                let MessagingErr::SendErr(returned) = error else {
+                    return Err(Error::ActorLost { outcome: Outcome::NotApplied });
+                };
+                message = returned;
+                actor = self.other_than(Some(&actor)).await?;
+            }
+            outcome = Outcome::Unknown;
+            Ok(answer.await.ok())
+        };
+        let timely = timeout_at(deadline, call).await;
+        timely.unwrap_or(Err(Error::Timeout { outcome }))
+    }
+
+    /// Calls for what changes nothing: repeated when the actor dies.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), and the answer's own.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        mut message: impl FnMut(RpcReplyPort<Result<T>>) -> M,
+        deadline: Instant,
+    ) -> Result<T> {
+        loop {
+            if let Some(answer) = self.call(&mut message, deadline).await? {
+                return answer;
+            }
+        }
+    }
+}
