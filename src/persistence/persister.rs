@@ -149,20 +149,12 @@ impl Persister {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    pub(crate) fn store(&self) -> &StoreName {
-        &self.shared.store
-    }
-
     pub(crate) fn capabilities(&self) -> Capabilities {
         self.shared.capabilities
     }
 
     pub(crate) fn load_failure(&self) -> LoadFailure {
         self.shared.options.load_failure
-    }
-
-    pub(crate) fn stop_timeout(&self) -> Duration {
-        self.shared.options.stop_timeout
     }
 
     /// What the adapter of this store is given of a bucket.
@@ -199,6 +191,14 @@ impl Persister {
     /// What the commit said; `Stopping` where saving has ended.
     pub(crate) async fn saved(&self, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
         self.wait(|dirty, token| dirty.await_saved(subject, revision, level, token)).await
+    }
+
+    /// Waits until a revision of a subject is saved at a level, however often that fails first; hurries nothing.
+    ///
+    /// # Errors
+    /// `Stopping` where saving has ended, and what fenced the store: then it never will be saved.
+    pub(crate) async fn follow(&self, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
+        self.wait(|dirty, token| dirty.follow(subject, revision, level, token)).await
     }
 
     /// Waits until everything accepted so far is saved, of one subject or of all.

@@ -359,6 +359,11 @@ impl ChannelState {
         self.history.iter().cloned().collect()
     }
 
+    /// The retrieval hints that were set here, by message, in no order.
+    pub fn hints(&self) -> impl Iterator<Item = (&MessageId, &Bytes)> {
+        self.hints.iter()
+    }
+
     /// The ids that parked messages wait for, in order. Parked ones are among them, so that a circle of messages that
     /// wait for each other can be found and waived.
     pub fn missing(&self) -> Vec<MessageId> {

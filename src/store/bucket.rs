@@ -16,6 +16,11 @@ use crate::records::{BucketDefinition, BucketSnapshot, Restored, Schema, Table};
 use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
 use crate::store::inner::{Inner, lock};
 
+/// Between attempts to restart while the adapter cannot be reached, the first and the longest.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// See [`FIRST_PAUSE`].
+pub(super) const LAST_PAUSE: Duration = Duration::from_secs(30);
+
 /// What a store knows of a bucket.
 #[derive(Debug)]
 pub(super) struct BucketEntry {
@@ -164,7 +169,7 @@ impl Inner {
             self.report(Failure::new(Some(subject), "restart", given_up, RESTARTS));
             return;
         }
-        let mut pause = Duration::from_millis(100);
+        let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             match self.restart_bucket(&entry).await {
                 Ok(()) => return,
@@ -180,7 +185,7 @@ impl Inner {
             }
             // The adapter may be back later; callers wait within their timeouts.
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(30));
+            pause = (pause * 2).min(LAST_PAUSE);
         }
     }
 

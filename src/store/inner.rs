@@ -9,10 +9,11 @@ use tokio::sync::OnceCell;
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Failure, Result};
-use crate::base::name::{BucketName, StoreName, Subject};
+use crate::base::name::{BucketName, ChannelId, StoreName, Subject};
 use crate::bus::{Bus, SubscriptionGuard};
 use crate::persistence::{OnError, Persister, PersisterActor};
 use crate::store::bucket::BucketEntry;
+use crate::store::channel::ChannelEntry;
 use crate::store::children::{Child, Children};
 use crate::store::report::StopReport;
 use crate::store::supervisor::SupervisorMessage;
@@ -26,6 +27,7 @@ pub(super) struct Inner {
     pub(super) persister: Option<Persister>,
     pub(super) on_error: Option<OnError>,
     pub(super) buckets: Mutex<HashMap<BucketName, Arc<BucketEntry>>>,
+    pub(super) channels: Mutex<HashMap<ChannelId, Arc<ChannelEntry>>>,
     pub(super) children: Children,
     pub(super) supervisor: OnceCell<ActorRef<SupervisorMessage>>,
     stopping: AtomicBool,
@@ -62,6 +64,7 @@ impl Inner {
             persister,
             on_error,
             buckets: Mutex::new(HashMap::new()),
+            channels: Mutex::new(HashMap::new()),
             children: Children::default(),
             supervisor: OnceCell::new(),
             stopping: AtomicBool::new(false),
@@ -116,7 +119,7 @@ impl Inner {
                     }
                 }
                 Child::Subject(Subject::Bucket(name)) => inner.revive_bucket(&name).await,
-                Child::Subject(_) => {}
+                Child::Subject(Subject::Channel(id)) => inner.revive_channel(&id).await,
             }
         });
     }
@@ -132,6 +135,9 @@ impl Inner {
         for entry in lock(&self.buckets).values() {
             entry.slot.close(Error::Stopping);
         }
+        for live in lock(&self.channels).values().filter_map(|entry| entry.live()) {
+            live.slot.close(Error::Stopping);
+        }
     }
 
     /// The one way a store ends: refuse what is new, finish what was accepted, save, release the adapter. Whoever calls
@@ -143,6 +149,10 @@ impl Inner {
             for entry in &buckets {
                 entry.slot.drain().await;
             }
+            let channels: Vec<_> = lock(&self.channels).values().cloned().collect();
+            for live in channels.iter().filter_map(|entry| entry.live()) {
+                live.slot.drain().await;
+            }
             let report = match &self.persister {
                 Some(persister) => {
                     let (unsaved, error) = persister.stop().await;
@@ -150,7 +160,12 @@ impl Inner {
                 }
                 None => StopReport::default(),
             };
+            // What was saved by the last commit is told before the bus closes.
+            for live in channels.iter().filter_map(|entry| entry.live()) {
+                live.hushed().await;
+            }
             lock(&self.buckets).clear();
+            lock(&self.channels).clear();
             self.bus.close();
             report
         });
