@@ -15,7 +15,7 @@ use ractor_persistence::base::error::Result;
 use ractor_persistence::conformance;
 use ractor_persistence::persistence::{Atomicity, Capabilities, StorageAdapter};
 use ractor_persistence::testkit::FaultAdapter;
-use ractor_persistence::testkit::conformance as promises;
+use ractor_persistence::testkit::conformance::PROMISES;
 
 #[allow(dead_code)]
 #[path = "../examples/custom_adapter.rs"]
@@ -118,10 +118,16 @@ where
     }
     let place = inner.join("place");
     let before = surroundings(outer.path(), &place);
-    let factory = || open(place.clone());
-    promises::bucket_names_never_collide(&factory, capabilities).await.unwrap();
-    promises::store_names_never_collide(&factory, capabilities).await.unwrap();
-    promises::channel_names_never_collide(&factory, capabilities).await.unwrap();
+    let about_names = PROMISES.iter().filter(|promise| promise.name.ends_with("_names_never_collide"));
+    let mut examined = 0;
+    for promise in about_names {
+        let part = place.join(promise.name);
+        std::fs::create_dir_all(&part).unwrap();
+        let factory = || open(part.join("inner"));
+        promise.examine(&factory, capabilities).await.unwrap();
+        examined += 1;
+    }
+    assert_eq!(examined, 3);
     assert_eq!(surroundings(outer.path(), &place), before, "something outside of the place was touched");
 }
 
