@@ -19,8 +19,8 @@ const FORMAT: Format = Format { name: "bucket file", version: 1 };
 pub(crate) struct FileAdapter(pub(crate) Arc<tokio::sync::Mutex<PathBuf>>);
 
 impl FileAdapter {
-    /// Works on a bucket's file, off the async workers. Names are in hexadecimal, 64 bytes to a part of the path: none is
-    /// too long, leaves the directory, or is that of another bucket's file.
+    /// Works on a bucket's file, off the async workers. Names are in hexadecimal, 64 bytes to a part of the path: none
+    /// is too long, leaves the directory, or is that of another bucket's file.
     async fn with_file<T: Send + 'static>(
         &self,
         bucket: &BucketKey,

@@ -23,7 +23,7 @@ fn history<I: Into<MessageId>>(
 }
 
 fn append(channel: &ChannelId, messages: Vec<SdsMessage>) -> Save {
-    history(channel, messages, [MessageId::default(); 0])
+    history(channel, messages, None::<MessageId>)
 }
 
 fn meta(channel: &ChannelId, meta: ChannelMeta) -> Save {
