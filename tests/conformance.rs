@@ -58,7 +58,7 @@ conformance!(
     capabilities = everything().with_atomicity(Atomicity::PerSubject),
 );
 
-#[cfg(all(feature = "redb", any()))]
+#[cfg(feature = "redb")]
 conformance!(
     redb,
     factory = {
