@@ -24,7 +24,7 @@ fn load(options: ChannelOptions, data: ChannelData) -> (ChannelState, crate::sds
 
 #[test]
 fn ch_49_a_shuffled_repeated_and_overlong_history_is_put_in_order() {
-    let history = [("m4", 4), ("m2", 2), ("m4", 9), ("m1", 1), ("m3", 3), ("m2", 2), ("m5", 5)];
+    let history = [("m4", 9), ("m2", 2), ("m4", 4), ("m1", 1), ("m3", 3), ("m2", 2), ("m5", 5)];
     let meta = ChannelMeta { lamport_timestamp: 3, ..ChannelMeta::default() };
     let messages = history.iter().map(|(id, timestamp)| message(id, *timestamp, &[])).collect();
     let data = ChannelData::new(meta, messages, vec![]);
