@@ -175,8 +175,12 @@ impl Cell for ChannelCell {
     }
 
     fn capture(&self) -> Captured {
-        // Of a torn channel nothing is captured until it is mended: its unsaved changes stay where they are.
-        let Ok(mut inner) = self.lock() else { return Captured { revision: 0, bytes: 0, saves: Vec::new() } };
+        // Of a torn state its meta cannot be told; it is written when the state is mended. The lists of unsaved changes are
+        // whole: operations only add to them at their end.
+        let (mut inner, torn) = match self.inner.lock() {
+            Ok(inner) => (inner, false),
+            Err(error) => (error.into_inner(), true),
+        };
         let changes = std::mem::take(&mut inner.waiting);
         let (revision, bytes) = (inner.revision, changes.bytes());
         if changes.is_empty() {
@@ -188,7 +192,7 @@ impl Cell for ChannelCell {
         if !changes.history.is_empty() {
             saves.push(Save::History(id.clone(), Arc::new(changes.history.to_update())));
         }
-        if changes.meta {
+        if changes.meta && !torn {
             saves.push(Save::ChannelMeta(id.clone(), Arc::new(inner.state.meta())));
         }
         let hints = changes.hints.iter();
@@ -226,11 +230,69 @@ impl Cell for ChannelCell {
 }
 
 impl ChannelCell {
-    /// The lists of unsaved changes are whole even beside a torn state: operations only add to them at their end.
     fn settle(&self, change: impl FnOnce(&mut Inner)) {
         match self.inner.lock() {
             Ok(mut inner) => change(&mut inner),
             Err(mut torn) => change(torn.get_mut()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::sds::ChannelOptions;
+
+    fn load(data: ChannelData) -> Result<(ChannelState, Effects)> {
+        ChannelState::load(ChannelId::new("c")?, ChannelOptions::default(), data, 1_000)
+    }
+
+    fn wrap(cell: &ChannelCell, id: &str) {
+        let content = Bytes::from_static(b"x");
+        let id = MessageId::from(id);
+        cell.operate(|state| state.wrap(id, content, 1_000)).unwrap();
+    }
+
+    #[test]
+    fn a_torn_state_is_loaded_anew_and_no_unsaved_message_is_lost() {
+        let (state, _effects) = load(ChannelData::default()).unwrap();
+        let cell = ChannelCell::new(ChannelId::new("c").unwrap(), state);
+        wrap(&cell, "in flight");
+        assert_eq!(cell.capture().saves.len(), 2, "an update and a meta");
+        wrap(&cell, "waiting");
+        let torn = catch_unwind(AssertUnwindSafe(|| cell.operate::<()>(|_| panic!("a mistake of ours"))));
+        assert!(torn.is_err() && cell.is_torn());
+        assert!(
+            cell.operate(|state| state.set_hint("waiting", Bytes::new())).is_err(),
+            "nothing goes on with a torn state"
+        );
+        cell.restore();
+        let captured = cell.capture();
+        assert!(matches!(&captured.saves[..], [Save::History(_, update)] if update.append.len() == 2));
+        cell.restore();
+        cell.mend(load, ChannelData::default()).unwrap();
+        assert!(!cell.is_torn());
+        let history = cell.read(ChannelState::history).unwrap();
+        let ids: Vec<_> = history.iter().map(|message| message.message_id.as_str().unwrap().to_owned()).collect();
+        assert_eq!(ids, ["in flight", "waiting"]);
+        assert_eq!(cell.capture().saves.len(), 2, "both are written again");
+    }
+
+    #[test]
+    fn what_was_captured_stays_until_its_outcome_is_known() {
+        let (state, _effects) = load(ChannelData::default()).unwrap();
+        let cell = ChannelCell::new(ChannelId::new("c").unwrap(), state);
+        wrap(&cell, "a");
+        cell.capture();
+        cell.handed();
+        wrap(&cell, "b");
+        cell.capture();
+        cell.restore();
+        let again = cell.capture();
+        assert!(matches!(&again.saves[0], Save::History(_, update) if update.append.len() == 2));
+        cell.saved();
+        assert!(cell.capture().saves.is_empty());
     }
 }

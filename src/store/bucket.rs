@@ -147,7 +147,6 @@ impl Inner {
             // Stopped, dropped or detached meanwhile.
             self.children.dismiss(&subject);
             let _dead = unwanted.stop_and_wait(None, None).await;
-            self.children.buried(id);
             return Err(Error::Stopping);
         }
         if !alive {
@@ -245,10 +244,8 @@ impl Inner {
         }
         self.children.dismiss(&subject);
         if let Place::Running(actor) = self.undefine(entry, Error::BucketNotDefined { bucket: name.clone() }) {
-            let id = actor.get_id();
             // An actor that is dead already is as good as stopped.
             let _dead = actor.stop_and_wait(None, None).await;
-            self.children.buried(id);
         }
         Ok(())
     }

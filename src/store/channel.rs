@@ -159,7 +159,6 @@ impl Inner {
             // Stopped, dropped or closed meanwhile.
             self.children.dismiss(&subject);
             let _dead = unwanted.stop_and_wait(None, None).await;
-            self.children.buried(id);
             return Err(Error::Stopping);
         }
         if !alive {
@@ -257,10 +256,8 @@ impl Inner {
         let place = live.slot.close(Error::UnknownChannel { id: id.to_string() });
         lock(&self.channels).remove(id);
         if let Place::Running(actor) = place {
-            let actor_id = actor.get_id();
             // An actor that is dead already is as good as stopped.
             let _dead = actor.stop_and_wait(None, None).await;
-            self.children.buried(actor_id);
         }
         Ok(())
     }
