@@ -4,6 +4,7 @@
 #[macro_use]
 mod macros;
 
+pub mod adapters;
 pub mod base;
 pub mod persistence;
 pub mod records;
