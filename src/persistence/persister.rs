@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime};
 use hashbrown::HashMap;
 use ractor::ActorRef;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::task::{AbortHandle, JoinError};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, StoreName, Subject};
@@ -328,7 +329,7 @@ impl Persister {
                     }
                 },
             };
-            let outcome = ended.unwrap_or_else(|error| Err(died("commit", error)));
+            let outcome = ended.unwrap_or_else(|error| Err(blocking::lost("commit", &error)));
             persister.finished(outcome, bytes, begun.elapsed());
         });
     }
@@ -457,7 +458,7 @@ impl Persister {
             Error::transient(format!("loading {subject}"), slow)
         })?;
         self.shared.counts.loads.fetch_add(1, Ordering::Relaxed);
-        ended.unwrap_or_else(|error| Err(died("load", error)))
+        ended.unwrap_or_else(|error| Err(blocking::lost("load", &error)))
     }
 
     /// Tells that a subject was loaded.
@@ -592,10 +593,6 @@ fn answer(answers: Vec<(Token, Result<()>)>) {
         // Whoever waited may have stopped waiting.
         let _gone = token.send(outcome);
     }
-}
-
-fn died(operation: &'static str, error: JoinError) -> Error {
-    Error::unknown(operation, error)
 }
 
 /// A number from 0 to 1 that needs no seed: it only spreads retries.

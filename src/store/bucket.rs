@@ -7,6 +7,7 @@ use std::time::Duration;
 use ractor::Actor;
 use tokio::time::Instant;
 
+use crate::base::blocking;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, Subject};
 use crate::base::slot::{Place, Slot};
@@ -67,7 +68,7 @@ impl Inner {
             }
             outcome.map(|()| inner.handle_of(&entry))
         });
-        work.await.unwrap_or_else(|error| Err(Error::unknown("defining a bucket", error)))
+        work.await.unwrap_or_else(|error| Err(blocking::lost("defining a bucket", &error)))
     }
 
     fn handle_of(&self, entry: &BucketEntry) -> Bucket {
@@ -217,7 +218,7 @@ impl Inner {
         let entry = lock(&self.buckets).get(name).cloned().ok_or_else(undefined)?;
         let inner = Arc::clone(self);
         let work = tokio::spawn(async move { inner.end_entry(&entry, fate).await });
-        work.await.unwrap_or_else(|error| Err(Error::unknown("ending a bucket", error)))
+        work.await.unwrap_or_else(|error| Err(blocking::lost("ending a bucket", &error)))
     }
 
     async fn end_entry(self: &Arc<Self>, entry: &BucketEntry, fate: Fate) -> Result<()> {
@@ -289,6 +290,5 @@ pub(super) fn starts_empty(persister: &Persister, error: &Error) -> bool {
 /// Binding and checking a large bucket takes long: off the async workers.
 async fn restore(schema: &Arc<Schema>, snapshot: BucketSnapshot) -> Result<Restored> {
     let schema = Arc::clone(schema);
-    let work = tokio::task::spawn_blocking(move || Table::restore(schema, snapshot));
-    work.await.unwrap_or_else(|error| Err(Error::unknown("restoring a bucket", error)))
+    blocking::run("restoring a bucket", move || Table::restore(schema, snapshot)).await
 }
