@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use crate::data::State;
 use crate::told::{Changed, Told};
 
-/// So many windows may pass, by the killed process's own clock, between a change or the end of a commit that went before
-/// and the commit that holds the change. One is what the store promises; the rest is for a busy machine. A store that
-/// waits for more than its window exceeds any number of them.
-const PATIENCE: u32 = 25;
+/// So many windows may pass, by the killed process's own clock, between a change, or the end of a commit that went
+/// before, and the commit that holds the change. One is what the store promises; the rest is for a busy machine. A store
+/// that lets later changes postpone the commit exceeds any number of them.
+const PATIENCE: u32 = 40;
 
 /// What a child told until it was killed.
 #[derive(Debug)]
@@ -115,6 +115,7 @@ impl Account {
                 self.committed = self.begun;
                 self.expected = self.newest();
             }
+            Told::Failed { error } => panic!("a commit failed: {error}"),
             Told::Saved { revision } => {
                 assert!(self.committed >= revision, "revision {revision} is told as saved before its commit has ended");
                 self.saved = self.saved.max(revision);
@@ -140,8 +141,8 @@ impl Account {
         for (promised, how) in promises {
             assert!(revision >= promised, "revision {promised} {how}, and {revision} is what was found");
         }
-        // The commit in flight is there or not, and nothing in between. By what `hear` has checked, what came after it is
-        // of the time while it ran, or of the last window if none ran.
+        // The commit in flight is there or not, and nothing in between. By what `hear` has checked, what came after it
+        // is of the time while it ran, or of the last window if none ran.
         assert!(
             revision == self.committed || (self.in_flight && revision == self.begun),
             "revision {revision} is neither of the last commit, {}, nor of the one in flight, {}",

@@ -185,8 +185,9 @@ impl StorageAdapter for Telling {
         }
         Told::Begun { revision }.tell();
         let outcome = self.inner.commit(commit).await;
-        if outcome.is_ok() {
-            Told::Ended.tell();
+        match &outcome {
+            Ok(()) => Told::Ended.tell(),
+            Err(error) => Told::Failed { error: format!("{error:?}") }.tell(),
         }
         outcome
     }

@@ -24,17 +24,15 @@ pub(crate) async fn killed_under_load(backend: Backend) {
     while begun.elapsed() < Duration::from_secs(seconds) || round < 9 {
         round += 1;
         let (task, most, from_ready) = match round % 3 {
-            0 => (Task::RamLoad, 1_200, true),
+            0 => (Task::RamLoad, 1_500, true),
             1 => (Task::Load, 600, true),
             // While the file is being opened, or shortly after.
             _ => (Task::Load, 60, false),
         };
         let seed = random.next();
         let after = Duration::from_micros(random.below(most * 1_000));
-        println!(
-            "round {round}: {task:?} by seed {seed}, killed {after:?} after it is {}",
-            if from_ready { "open" } else { "being opened" }
-        );
+        let since = if from_ready { "it is open" } else { "it is being opened" };
+        println!("round {round}: {task:?} by seed {seed}, killed {after:?} after {since}");
         let order = Order { directory: directory.path().to_owned(), task, seed, round };
         let mut victim = Victim::start(backend, &order, state.clone());
         victim.until(|account| if from_ready { account.ready } else { account.opening }).await;

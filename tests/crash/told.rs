@@ -46,6 +46,8 @@ pub(crate) enum Told {
     Begun { revision: Option<u64> },
     /// It has succeeded.
     Ended,
+    /// It has not. Nothing but the kill goes wrong here, so this should not be.
+    Failed { error: String },
     /// The event `persistence.<bucket>.saved`.
     Saved { revision: u64 },
     /// Another window is over, by the clock that the store's own timer goes by.
