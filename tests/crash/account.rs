@@ -6,8 +6,8 @@ use crate::data::State;
 use crate::told::{Changed, Told};
 
 /// So many windows may pass, by the killed process's own clock, between a change, or the end of a commit that went
-/// before, and the commit that holds the change. One is what the store promises; the rest is for a busy machine. A store
-/// that lets later changes postpone the commit exceeds any number of them.
+/// before, and the commit that holds the change. One is what the store promises; the rest is for a busy machine. A
+/// store that lets later changes postpone the commit exceeds any number of them.
 const PATIENCE: u32 = 40;
 
 /// What a child told until it was killed.

@@ -3,8 +3,8 @@
 //!
 //! Were this broken, state that an application was told to be safe would be gone after a crash, or come back torn.
 //!
-//! The child is this very test binary, run again with the ignored test `child` alone. Seeds are printed; what a child has
-//! done when it is killed depends on the machine all the same. `RACTOR_PERSISTENCE_CRASH_SECONDS` sets for how long
+//! The child is this very test binary, run again with the ignored test `child` alone. Seeds are printed; what a child
+//! has done when it is killed depends on the machine all the same. `RACTOR_PERSISTENCE_CRASH_SECONDS` sets for how long
 //! children are killed under load, per adapter (default 10), `RACTOR_PERSISTENCE_CRASH_SEED` the seed.
 //!
 //! `told` is what the two processes say to each other, `child` the one that is killed, `victim` the hold on it,
