@@ -9,7 +9,7 @@
 //!
 //! `told` is what the two processes say to each other, `child` the one that is killed, `victim` the hold on it,
 //! `account` what it was promised and what that entails, `data` what is in the bucket.
-#![cfg(all(unix, feature = "redb"))]
+#![cfg(all(unix, feature = "redb", feature = "json-file"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![allow(missing_docs, reason = "nobody uses a test from outside")]
 
@@ -78,7 +78,9 @@ macro_rules! crash_tests {
     };
 }
 
-#[cfg(feature = "redb")]
+crash_tests!(json_file, |directory: PathBuf| {
+    ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.join("data"))
+});
 crash_tests!(redb, |directory: PathBuf| {
     ractor_persistence::adapters::redb::RedbAdapter::open(directory.join("data.redb"))
 });
