@@ -24,63 +24,63 @@ use ractor_persistence::store::{Store, StoreBuilder};
 use ractor_persistence::testkit::{FaultAdapter, Faults};
 
 /// The texts of a bucket by their numbers.
-pub type Texts = BTreeMap<i64, String>;
+pub(crate) type Texts = BTreeMap<i64, String>;
 
 /// The window of [`options`].
-pub const WINDOW: Duration = Duration::from_millis(100);
+pub(crate) const WINDOW: Duration = Duration::from_millis(100);
 
 /// A bucket of texts by number.
-pub fn items(name: &str) -> BucketDefinition {
+pub(crate) fn items(name: &str) -> BucketDefinition {
     BucketDefinition::new(name).key("id").field("id", Field::int()).field("text", Field::string())
 }
 
-pub fn subject(name: &str) -> Subject {
+pub(crate) fn subject(name: &str) -> Subject {
     Subject::Bucket(BucketName::new(name).unwrap())
 }
 
 /// Retries come within a second.
-pub fn options() -> PersistenceOptions {
+pub(crate) fn options() -> PersistenceOptions {
     PersistenceOptions::default()
         .with_debounce(WINDOW)
         .with_retry(Backoff::new(Duration::from_millis(10), Duration::from_secs(1)))
 }
 
-pub fn builder(adapter: impl StorageAdapter) -> StoreBuilder {
+pub(crate) fn builder(adapter: impl StorageAdapter) -> StoreBuilder {
     Store::builder("shop").adapter(adapter).persistence(options())
 }
 
-pub async fn start(adapter: impl StorageAdapter) -> Store {
+pub(crate) async fn start(adapter: impl StorageAdapter) -> Store {
     builder(adapter).start().await.unwrap()
 }
 
 /// A memory adapter that fails when told to.
-pub fn faulty() -> (FaultAdapter<MemoryAdapter>, Faults) {
+pub(crate) fn faulty() -> (FaultAdapter<MemoryAdapter>, Faults) {
     let adapter = FaultAdapter::new(MemoryAdapter::default());
     let faults = adapter.faults();
     (adapter, faults)
 }
 
-pub fn transient() -> Error {
+pub(crate) fn transient() -> Error {
     Error::transient("commit", io::Error::from(io::ErrorKind::StorageFull))
 }
 
-pub fn permanent() -> Error {
+pub(crate) fn permanent() -> Error {
     Error::permanent("commit", io::Error::from(io::ErrorKind::InvalidData))
 }
 
-pub fn unknown() -> Error {
+pub(crate) fn unknown() -> Error {
     Error::unknown("commit", io::Error::from(io::ErrorKind::ConnectionReset))
 }
 
-pub async fn insert(bucket: &Bucket, id: i64, text: &str) -> Result<()> {
+pub(crate) async fn insert(bucket: &Bucket, id: i64, text: &str) -> Result<()> {
     bucket.insert(record! { "id": id, "text": text }).await.map(drop)
 }
 
-pub async fn update(bucket: &Bucket, id: i64, text: &str) -> Result<()> {
+pub(crate) async fn update(bucket: &Bucket, id: i64, text: &str) -> Result<()> {
     bucket.update(id, record! { "text": text }).await.map(drop)
 }
 
-pub fn texts<'a>(records: impl IntoIterator<Item = &'a Arc<Record>>) -> Texts {
+pub(crate) fn texts<'a>(records: impl IntoIterator<Item = &'a Arc<Record>>) -> Texts {
     let entry = |record: &'a Arc<Record>| {
         let id = record.key().as_value().as_i64().unwrap();
         (id, record.get("text").and_then(|text| text.as_str()).unwrap_or_default().to_owned())
@@ -89,25 +89,25 @@ pub fn texts<'a>(records: impl IntoIterator<Item = &'a Arc<Record>>) -> Texts {
 }
 
 /// What a bucket answers.
-pub async fn held(bucket: &Bucket) -> Texts {
+pub(crate) async fn held(bucket: &Bucket) -> Texts {
     texts(&bucket.all().await.unwrap())
 }
 
-pub fn key(bucket: &str) -> BucketKey {
+pub(crate) fn key(bucket: &str) -> BucketKey {
     BucketKey::new(StoreName::new("shop").unwrap(), BucketName::new(bucket).unwrap())
 }
 
 /// What an adapter keeps of a bucket; none where it keeps nothing.
-pub async fn stored<A: StorageAdapter + ?Sized>(adapter: &A, bucket: &str) -> Option<Texts> {
+pub(crate) async fn stored<A: StorageAdapter + ?Sized>(adapter: &A, bucket: &str) -> Option<Texts> {
     adapter.load_bucket(&key(bucket)).await.unwrap().map(|snapshot| texts(&snapshot.records))
 }
 
-pub fn expect<const N: usize>(texts: [(i64, &str); N]) -> Texts {
+pub(crate) fn expect<const N: usize>(texts: [(i64, &str); N]) -> Texts {
     texts.into_iter().map(|(id, text)| (id, text.to_owned())).collect()
 }
 
 /// The bucket changes of a commit by bucket.
-pub fn changes(commit: &Commit) -> Vec<(&str, &BucketChange)> {
+pub(crate) fn changes(commit: &Commit) -> Vec<(&str, &BucketChange)> {
     let change = |save: &'_ Save| match save {
         Save::Bucket(..) => true,
         other => panic!("not expected here: {other:?}"),
@@ -123,7 +123,7 @@ pub fn changes(commit: &Commit) -> Vec<(&str, &BucketChange)> {
 
 /// Keeps whole buckets, as the simplest custom adapters do, and refuses anything else.
 #[derive(Clone, Debug, Default)]
-pub struct WholeBuckets(pub MemoryAdapter);
+pub(crate) struct WholeBuckets(pub(crate) MemoryAdapter);
 
 #[async_trait]
 impl StorageAdapter for WholeBuckets {
@@ -146,7 +146,7 @@ impl StorageAdapter for WholeBuckets {
 }
 
 /// A faulty adapter that takes changes, and one that takes whole buckets.
-pub fn both_granularities() -> [FaultAdapter<dyn StorageAdapter>; 2] {
+pub(crate) fn both_granularities() -> [FaultAdapter<dyn StorageAdapter>; 2] {
     [FaultAdapter::over(Arc::new(MemoryAdapter::default())), FaultAdapter::over(Arc::new(WholeBuckets::default()))]
 }
 
@@ -154,7 +154,7 @@ type Opened = Pin<Box<dyn Future<Output = Result<Arc<dyn StorageAdapter>>> + Sen
 type Blobs = Pin<Box<dyn Future<Output = Vec<Vec<u8>>> + Send>>;
 
 /// Somewhere on a disk, for one of the adapters that keep things there.
-pub struct Disk {
+pub(crate) struct Disk {
     directory: tempfile::TempDir,
     open: fn(PathBuf) -> Opened,
     /// What is in quarantine, given that nobody has the place open.
@@ -170,16 +170,16 @@ impl Disk {
         self.directory.path().join("place")
     }
 
-    pub async fn open(&self) -> Arc<dyn StorageAdapter> {
+    pub(crate) async fn open(&self) -> Arc<dyn StorageAdapter> {
         (self.open)(self.place()).await.unwrap()
     }
 
-    pub async fn start(&self, options: PersistenceOptions) -> Store {
+    pub(crate) async fn start(&self, options: PersistenceOptions) -> Store {
         Store::builder("shop").shared_adapter(self.open().await).persistence(options).start().await.unwrap()
     }
 
     /// What is stored, given that nobody has the place open.
-    pub async fn stored(&self, bucket: &str) -> Option<Texts> {
+    pub(crate) async fn stored(&self, bucket: &str) -> Option<Texts> {
         let adapter = self.open().await;
         let shop = StoreName::new("shop").unwrap();
         adapter.claim(&shop).await.unwrap();
@@ -188,12 +188,12 @@ impl Disk {
         stored
     }
 
-    pub async fn quarantined(&self) -> Vec<Vec<u8>> {
+    pub(crate) async fn quarantined(&self) -> Vec<Vec<u8>> {
         (self.quarantined)(self.place()).await
     }
 
     /// All files with what is in them.
-    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let (mut files, mut left) = (Vec::new(), vec![self.directory.path().to_owned()]);
         while let Some(directory) = left.pop() {
             for entry in std::fs::read_dir(directory).unwrap() {
@@ -209,13 +209,13 @@ impl Disk {
     }
 
     /// How often some bytes are on it.
-    pub fn count(&self, bytes: &[u8]) -> usize {
+    pub(crate) fn count(&self, bytes: &[u8]) -> usize {
         let files = self.files();
         files.iter().map(|(_, file)| file.windows(bytes.len()).filter(|found| *found == bytes).count()).sum()
     }
 
     /// Puts other bytes of the same length in the place of some, wherever they are; answers how often they were there.
-    pub fn replace(&self, old: &[u8], new: &[u8]) -> usize {
+    pub(crate) fn replace(&self, old: &[u8], new: &[u8]) -> usize {
         assert_eq!(old.len(), new.len());
         let mut found = 0;
         for (path, mut bytes) in self.files() {
@@ -233,7 +233,7 @@ impl Disk {
 }
 
 /// Every adapter that keeps things on a disk; another one is one more line here.
-pub fn disks() -> Vec<Disk> {
+pub(crate) fn disks() -> Vec<Disk> {
     vec![
         #[cfg(feature = "redb")]
         redb::disk(),
@@ -267,26 +267,26 @@ mod redb {
 
 /// What `on_error` was told.
 #[derive(Clone, Default)]
-pub struct Failures(Arc<Mutex<Vec<Failure>>>);
+pub(crate) struct Failures(Arc<Mutex<Vec<Failure>>>);
 
 impl Failures {
-    pub fn note(&self) -> impl Fn(&Failure) + Send + Sync + 'static {
+    pub(crate) fn note(&self) -> impl Fn(&Failure) + Send + Sync + 'static {
         let failures = Arc::clone(&self.0);
         move |failure| failures.lock().unwrap().push(failure.clone())
     }
 
-    pub fn all(&self) -> Vec<Failure> {
+    pub(crate) fn all(&self) -> Vec<Failure> {
         self.0.lock().unwrap().clone()
     }
 }
 
 /// How many tasks there are in the runtime, this one apart.
-pub fn tasks() -> usize {
+pub(crate) fn tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
 /// Waits until no more tasks are there than there were, without time going by; answers how many there are.
-pub async fn tasks_ended(before: usize) -> usize {
+pub(crate) async fn tasks_ended(before: usize) -> usize {
     for _ in 0..1_000 {
         if tasks() <= before {
             break;
@@ -297,18 +297,18 @@ pub async fn tasks_ended(before: usize) -> usize {
 }
 
 /// Kills a bucket's actor and waits until it is dead.
-pub async fn kill(bucket: &Bucket) {
+pub(crate) async fn kill(bucket: &Bucket) {
     let actor = bucket.actor().await.unwrap();
     actor.get_cell().kill_and_wait(None).await.unwrap();
 }
 
 /// Fails the test instead of hanging it. Where time is paused, only the length matters that nobody waits for.
-pub async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), what).await.expect("it hangs")
 }
 
 /// The persistence events that are queued.
-pub fn outcomes(events: &mut Subscription) -> Vec<PersistenceEvent> {
+pub(crate) fn outcomes(events: &mut Subscription) -> Vec<PersistenceEvent> {
     let mut found = Vec::new();
     while let Some(delivery) = events.try_recv() {
         let Delivery::Event(event) = delivery else { panic!("lagged") };
