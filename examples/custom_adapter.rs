@@ -6,12 +6,12 @@
 use std::{fs, io, io::Write, path::Path, path::PathBuf, sync::Arc};
 
 use ractor_persistence::base::codec::{Format, decode, encode};
-use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::{Error, Place, Result};
-use ractor_persistence::base::name::{BucketKey, BucketName, StoreName};
-use ractor_persistence::persistence::{Atomicity, Capabilities, Commit, Save, StorageAdapter};
+use ractor_persistence::base::name::{BucketKey, StoreName};
+use ractor_persistence::persistence::{Atomicity, Capabilities, StorageAdapter};
 use ractor_persistence::record;
-use ractor_persistence::records::{BucketChange, BucketSnapshot, Metadata, Record};
+use ractor_persistence::records::{BucketChange, BucketDefinition, BucketSnapshot, Field};
+use ractor_persistence::store::Store;
 
 const FORMAT: Format = Format { name: "bucket file", version: 1 };
 
@@ -19,8 +19,8 @@ const FORMAT: Format = Format { name: "bucket file", version: 1 };
 pub(crate) struct FileAdapter(pub(crate) Arc<tokio::sync::Mutex<PathBuf>>);
 
 impl FileAdapter {
-    /// Works on a bucket's file, off the async workers. Names are in hexadecimal, 64 bytes to a part of the path: none is
-    /// too long, leaves the directory, or is that of another bucket's file.
+    /// Works on a bucket's file, off the async workers. Names are in hexadecimal, 64 bytes to a part of the path: none
+    /// is too long, leaves the directory, or is that of another bucket's file.
     async fn with_file<T: Send + 'static>(
         &self,
         bucket: &BucketKey,
@@ -76,28 +76,24 @@ fn unless_missing<T>(error: io::Error, answer: T) -> io::Result<T> {
     if error.kind() == io::ErrorKind::NotFound { Ok(answer) } else { Err(error) }
 }
 
-/// Saves a bucket with one record, and finds it again with an adapter that knows nothing but the directory.
-async fn run(directory: &Path) -> Result<()> {
-    let open = || FileAdapter(Arc::new(directory.to_owned().into()));
-    let (store, users) = (StoreName::new("shop")?, BucketName::new("users")?);
-    let adapter = open();
-    let epoch = adapter.claim(&store).await?;
-    let metadata = Metadata { version: 1, created_at: 0, updated_at: 0, expires_at: None };
-    let ada = Record::from_parts(1, 0, metadata, record! { "name": "Ada" });
-    let change = BucketChange::Full(BucketSnapshot::new(1, 1, 1, vec![ada.into()]));
-    let saves = vec![Save::Bucket(users.clone(), change.into())];
-    adapter.commit(&Commit::new(store.clone(), epoch, Durability::Wal, saves)).await?;
-    adapter.close(&store).await?;
-
-    let found = open().load_bucket(&BucketKey::new(store, users)).await?.unwrap_or_default();
-    assert_eq!(found.records[0].get("name").and_then(|name| name.as_str()), Some("Ada"));
-    Ok(())
+/// One life of a store on the adapter: answers the names that it found, and adds another one.
+async fn run(directory: &Path, name: &str) -> Result<Vec<String>> {
+    let adapter = FileAdapter(Arc::new(directory.to_owned().into()));
+    let store = Store::builder("shop").adapter(adapter).start().await?;
+    let users = BucketDefinition::new("users").key("name").field("name", Field::string());
+    let users = store.define_bucket(users).await?;
+    let found = users.all().await?.iter().map(|user| user.to_json()["name"].to_string()).collect();
+    users.insert(record! { "name": name }).await?;
+    let report = store.stop().await?;
+    assert!(report.unsaved.is_empty(), "{report:?}");
+    Ok(found)
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let directory = std::env::temp_dir().join(format!("custom-adapter-{}", std::process::id()));
-    let outcome = run(&directory).await;
-    fs::remove_dir_all(&directory).map_err(|error| Error::transient("removing the directory", error))?;
-    outcome
+    assert!(run(&directory, "Ada").await?.is_empty());
+    assert_eq!(run(&directory, "Bob").await?, [r#""Ada""#]);
+    assert_eq!(run(&directory, "Eve").await?, [r#""Ada""#, r#""Bob""#]);
+    fs::remove_dir_all(&directory).map_err(|error| Error::transient("removing the directory", error))
 }

@@ -8,6 +8,7 @@ pub mod adapters;
 pub mod base;
 pub mod bucket;
 pub mod bus;
+pub mod channel;
 pub mod persistence;
 pub mod records;
 pub mod sds;

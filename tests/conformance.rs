@@ -3,14 +3,19 @@
 //! What a store trusts its adapter with rests on this. Were it broken, state would come back changed, partly or not at
 //! all, and only after a restart would anybody notice.
 #![cfg(feature = "testkit")]
+#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ractor_persistence::adapters::memory::MemoryAdapter;
 use ractor_persistence::base::durability::Durability;
+use ractor_persistence::base::error::Result;
 use ractor_persistence::conformance;
-use ractor_persistence::persistence::{Atomicity, Capabilities};
-use ractor_persistence::testkit::{FaultAdapter, conformance::bucket_names_never_collide};
+use ractor_persistence::persistence::{Atomicity, Capabilities, StorageAdapter};
+use ractor_persistence::testkit::FaultAdapter;
+use ractor_persistence::testkit::conformance::PROMISES;
 
 #[allow(dead_code)]
 #[path = "../examples/custom_adapter.rs"]
@@ -53,7 +58,7 @@ conformance!(
     capabilities = everything().with_atomicity(Atomicity::PerSubject),
 );
 
-#[cfg(all(feature = "redb", any()))]
+#[cfg(feature = "redb")]
 conformance!(
     redb,
     factory = {
@@ -63,6 +68,10 @@ conformance!(
     capabilities = everything(),
 );
 
+fn custom_adapter(directory: PathBuf) -> custom_adapter::FileAdapter {
+    custom_adapter::FileAdapter(Arc::new(directory.into()))
+}
+
 fn custom() -> Capabilities {
     Capabilities::default().with_atomicity(Atomicity::PerSubject)
 }
@@ -71,15 +80,13 @@ conformance!(
     ps_31_the_custom_adapter_of_the_example_passes_the_kit,
     factory = {
         let directory = tempfile::tempdir().unwrap();
-        move || {
-            std::future::ready(Ok(custom_adapter::FileAdapter(std::sync::Arc::new(directory.path().to_owned().into()))))
-        }
+        move || std::future::ready(Ok(custom_adapter(directory.path().to_owned())))
     },
     capabilities = custom(),
 );
 
 /// All files and directories beside and above the place, with what the files hold.
-fn surroundings(outer: &std::path::Path, place: &std::path::Path) -> BTreeMap<std::path::PathBuf, Option<Vec<u8>>> {
+fn surroundings(outer: &Path, place: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut left = vec![outer.to_owned()];
     while let Some(directory) = left.pop() {
@@ -98,12 +105,10 @@ fn surroundings(outer: &std::path::Path, place: &std::path::Path) -> BTreeMap<st
 }
 
 /// A place three levels down, with files around it that names full of `..` and separators would reach.
-async fn stays_inside<A, Opening>(
-    capabilities: Capabilities,
-    open: impl Fn(std::path::PathBuf) -> Opening + Send + Sync,
-) where
-    A: ractor_persistence::persistence::StorageAdapter,
-    Opening: Future<Output = ractor_persistence::base::error::Result<A>> + Send,
+async fn stays_inside<A, Opening>(capabilities: Capabilities, open: impl Fn(PathBuf) -> Opening + Send + Sync)
+where
+    A: StorageAdapter,
+    Opening: Future<Output = Result<A>> + Send,
 {
     let outer = tempfile::tempdir().unwrap();
     let inner = outer.path().join("a/a");
@@ -113,29 +118,29 @@ async fn stays_inside<A, Opening>(
     }
     let place = inner.join("place");
     let before = surroundings(outer.path(), &place);
-    let factory = || open(place.clone());
-    bucket_names_never_collide(&factory, capabilities).await.unwrap();
-    ractor_persistence::testkit::conformance::store_names_never_collide(&factory, capabilities).await.unwrap();
-    ractor_persistence::testkit::conformance::channel_names_never_collide(&factory, capabilities).await.unwrap();
+    let about_names = PROMISES.iter().filter(|promise| promise.name.ends_with("_names_never_collide"));
+    let mut examined = 0;
+    for promise in about_names {
+        let part = place.join(promise.name);
+        std::fs::create_dir_all(&part).unwrap();
+        let factory = || open(part.join("inner"));
+        promise.examine(&factory, capabilities).await.unwrap();
+        examined += 1;
+    }
+    assert_eq!(examined, 3);
     assert_eq!(surroundings(outer.path(), &place), before, "something outside of the place was touched");
 }
 
 #[tokio::test]
 async fn no_name_escapes_the_directory_of_the_custom_adapter_or_collides() {
-    stays_inside(custom(), |place| {
-        std::future::ready(Ok(custom_adapter::FileAdapter(std::sync::Arc::new(place.into()))))
-    })
-    .await;
+    stays_inside(custom(), |place| std::future::ready(Ok(custom_adapter(place)))).await;
 }
 
 #[cfg(all(feature = "json-file", feature = "redb", any()))]
 #[tokio::test]
 async fn ps_30_no_name_escapes_the_adapters_directory_or_collides() {
     use ractor_persistence::adapters::{json_file::JsonFileAdapter, redb::RedbAdapter};
-    stays_inside(custom(), |place| {
-        std::future::ready(Ok(custom_adapter::FileAdapter(std::sync::Arc::new(place.into()))))
-    })
-    .await;
+    stays_inside(custom(), |place| std::future::ready(Ok(custom_adapter(place)))).await;
     stays_inside(everything().with_atomicity(Atomicity::PerSubject), JsonFileAdapter::open).await;
     stays_inside(everything(), RedbAdapter::open).await;
 }

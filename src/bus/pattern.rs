@@ -118,6 +118,13 @@ impl FromStr for Pattern {
 }
 
 /// The pattern that matches this topic alone.
+impl Pattern {
+    /// All events of one channel.
+    pub fn channel(id: &str) -> Self {
+        Self(Arc::from([Segment::literal("channel"), Segment::literal(id), Segment::Any]))
+    }
+}
+
 impl From<&Topic> for Pattern {
     fn from(topic: &Topic) -> Self {
         Self(topic.as_slice().iter().cloned().map(Segment::Literal).collect())

@@ -129,11 +129,21 @@ struct Retry {
 struct Waiter<W> {
     token: W,
     level: Durability,
-    /// Waits for whatever is unsaved, not for one change: what is dropped meanwhile is nothing to wait for.
-    flush: bool,
+    kind: Kind,
     /// The revision by which its answers are ordered.
     order: u64,
     targets: Vec<Target>,
+}
+
+/// What somebody waits for, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// For one change, which is committed at once; told if that fails.
+    Change,
+    /// For whatever is unsaved, at once: what is dropped meanwhile is nothing to wait for.
+    Flush,
+    /// For one change, until it is saved, however often that fails first; hurries nothing.
+    Patient,
 }
 
 #[derive(Debug)]
@@ -286,21 +296,32 @@ impl<W> DirtySet<W> {
         level: Durability,
         token: W,
     ) -> Option<(W, Result<(), Error>)> {
-        self.wait(vec![(subject.clone(), revision)], level, false, token)
+        self.wait(vec![(subject.clone(), revision)], level, Kind::Change, token)
+    }
+
+    /// Somebody wants to know when a revision of a subject is saved, and is told of nothing else.
+    pub(super) fn follow(
+        &mut self,
+        subject: &Subject,
+        revision: u64,
+        level: Durability,
+        token: W,
+    ) -> Option<(W, Result<(), Error>)> {
+        self.wait(vec![(subject.clone(), revision)], level, Kind::Patient, token)
     }
 
     /// Somebody waits for everything that is known of now, of one subject or of all.
     pub(super) fn flush(&mut self, subject: Option<&Subject>, token: W) -> Option<(W, Result<(), Error>)> {
         let all = self.entries.iter().filter(|(other, _)| subject.is_none_or(|subject| subject == *other));
         let targets = all.map(|(subject, entry)| (subject.clone(), entry.newest)).collect();
-        self.wait(targets, self.policy.top_level, true, token)
+        self.wait(targets, self.policy.top_level, Kind::Flush, token)
     }
 
     fn wait(
         &mut self,
         targets: Vec<(Subject, u64)>,
         level: Durability,
-        flush: bool,
+        kind: Kind,
         token: W,
     ) -> Option<(W, Result<(), Error>)> {
         let mut open = Vec::new();
@@ -326,7 +347,7 @@ impl<W> DirtySet<W> {
         let order = targets.iter().map(|(_, revision)| *revision).max().unwrap_or(0);
         let target = |(subject, revision)| Target { subject, revision, outcome: None };
         let targets = targets.into_iter().map(target).collect();
-        self.waiters.push(Waiter { token, level, flush, order, targets });
+        self.waiters.push(Waiter { token, level, kind, order, targets });
         None
     }
 
@@ -354,7 +375,7 @@ impl<W> DirtySet<W> {
         self.pieces.retain(|piece| piece != subject);
         for waiter in &mut self.waiters {
             for target in waiter.targets.iter_mut().filter(|target| target.subject == *subject) {
-                let outcome = if waiter.flush { Ok(()) } else { Err(error.clone()) };
+                let outcome = if waiter.kind == Kind::Flush { Ok(()) } else { Err(error.clone()) };
                 target.outcome.get_or_insert(outcome);
             }
         }
@@ -418,12 +439,12 @@ impl<W> DirtySet<W> {
 
     /// The subjects that somebody waits for.
     fn awaited(&self) -> BTreeSet<Subject> {
-        let targets = self.waiters.iter().flat_map(|waiter| &waiter.targets);
+        let targets = self.waiters.iter().filter(|waiter| waiter.hurries()).flat_map(|waiter| &waiter.targets);
         targets.filter(|target| target.outcome.is_none()).map(|target| target.subject.clone()).collect()
     }
 
     fn start(&mut self, subjects: Vec<Subject>) -> Next {
-        let waiting = self.waiters.iter().filter(|waiter| {
+        let waiting = self.waiters.iter().filter(|waiter| waiter.hurries()).filter(|waiter| {
             let mut open = waiter.targets.iter().filter(|target| target.outcome.is_none());
             open.any(|target| subjects.contains(&target.subject) || !self.is_dirty(&target.subject))
         });
@@ -613,7 +634,7 @@ impl<W> DirtySet<W> {
             verdict.failures.push(Failure::new(None, "save", error.clone(), attempt));
         }
         // Everybody who waits for any part of it is told at once. Who waits for a later change has not had his try.
-        for waiter in &mut self.waiters {
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.hurries()) {
             if let Some(target) = waiter.targets.iter_mut().find(|target| target.is_covered(covered)) {
                 target.outcome = Some(Err(error.clone()));
                 waiter.close();
@@ -636,7 +657,7 @@ impl<W> DirtySet<W> {
             entry.failing = true;
             verdict.failures.push(Failure::new(Some(subject.clone()), "save", error.clone(), attempt));
         }
-        for waiter in &mut self.waiters {
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.hurries()) {
             let hit =
                 waiter.targets.iter_mut().filter(|target| target.subject == *subject && target.is_covered(covered));
             for target in hit {
@@ -660,7 +681,9 @@ impl<W> DirtySet<W> {
     pub(super) fn overdue(&mut self, error: &Error, now: Duration) -> Verdict<W> {
         let mut verdict = Verdict::default();
         let (subjects, operation, told) = match &mut self.flight {
-            Some(Flight::Commit { subjects, overdue, .. }) => (subjects.clone(), "save", std::mem::replace(overdue, true)),
+            Some(Flight::Commit { subjects, overdue, .. }) => {
+                (subjects.clone(), "save", std::mem::replace(overdue, true))
+            }
             Some(Flight::Drop { subject, overdue }) => {
                 (vec![subject.clone()], "drop", std::mem::replace(overdue, true))
             }
@@ -675,7 +698,7 @@ impl<W> DirtySet<W> {
                 verdict.failures.push(Failure::new(Some(subject), operation, error.clone(), 1));
             }
         }
-        for waiter in &mut self.waiters {
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.hurries()) {
             let hit = waiter.targets.iter_mut().find(|target| {
                 let captured = self.entries.get(&target.subject).and_then(|entry| entry.captured);
                 target.outcome.is_none() && (told || captured.is_some_and(|captured| captured >= target.revision))
@@ -795,6 +818,11 @@ impl<W> DirtySet<W> {
 }
 
 impl<W> Waiter<W> {
+    /// Whether a commit is to be made for it.
+    fn hurries(&self) -> bool {
+        self.kind != Kind::Patient
+    }
+
     /// What is still open is not waited for: an outcome that it has been told decides.
     fn close(&mut self) {
         for target in &mut self.targets {

@@ -195,6 +195,21 @@ fn an_overdue_commit_is_told_as_unknown_and_still_waited_for() {
 }
 
 #[test]
+fn a_patient_waiter_hurries_nothing_and_hears_only_of_success() {
+    let mut set = Set::new(policy(Durability::Fsync));
+    set.changed(&subject(1), 1, 1, ms(0));
+    set.follow(&subject(1), 1, Durability::Fsync, "patient");
+    assert_eq!(set.next(ms(0)), Next::WaitUntil(ms(100)));
+    assert_eq!(set.next(ms(100)), commit(&[1], Durability::Fsync));
+    set.captured(&subject(1), 1);
+    assert!(set.failed(&permanent(), ms(101), 1.0).answers.is_empty());
+    assert_eq!(set.next(ms(101)), Next::WaitUntil(ms(201)));
+    assert_eq!(set.next(ms(201)), commit(&[1], Durability::Fsync));
+    set.captured(&subject(1), 1);
+    assert_eq!(answers(&set.saved(ms(202))), [("patient", true)]);
+}
+
+#[test]
 fn a_drop_waits_for_the_commit_in_flight_and_forgets_what_is_unsaved() {
     let mut set = Set::new(policy(Durability::Fsync));
     set.changed(&subject(1), 1, 1, ms(0));

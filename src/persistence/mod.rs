@@ -29,5 +29,5 @@ pub use persister::{OnError, PersistenceStats};
 pub use port::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter, apply_save};
 
 pub(crate) use actor::PersisterActor;
-pub(crate) use cell::{BucketCell, Captured, Cell, Granularity};
+pub(crate) use cell::{BucketCell, Captured, Cell};
 pub(crate) use persister::{DirtySink, Persister};

@@ -156,20 +156,12 @@ impl Persister {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    pub(crate) fn store(&self) -> &StoreName {
-        &self.shared.store
-    }
-
     pub(crate) fn capabilities(&self) -> Capabilities {
         self.shared.capabilities
     }
 
     pub(crate) fn load_failure(&self) -> LoadFailure {
         self.shared.options.load_failure
-    }
-
-    pub(crate) fn stop_timeout(&self) -> Duration {
-        self.shared.options.stop_timeout
     }
 
     /// What the adapter of this store is given of a bucket.
@@ -222,8 +214,22 @@ impl Persister {
     /// # Errors
     /// What the commit said; `Stopping` where saving has ended.
     pub(crate) async fn saved(&self, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
-        match self.wait(|dirty, token| dirty.await_saved(subject, revision, level, token)).await {
-            // The last flush of a stop may have saved it before it was asked for.
+        let outcome = self.wait(|dirty, token| dirty.await_saved(subject, revision, level, token)).await;
+        self.unless_saved(outcome, subject, revision, level)
+    }
+
+    /// Waits until a revision of a subject is saved at a level, however often that fails first; hurries nothing.
+    ///
+    /// # Errors
+    /// `Stopping` where saving has ended, and what fenced the store: then it never will be saved.
+    pub(crate) async fn follow(&self, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
+        let outcome = self.wait(|dirty, token| dirty.follow(subject, revision, level, token)).await;
+        self.unless_saved(outcome, subject, revision, level)
+    }
+
+    /// The last flush of a stop may have saved a change before it was waited for.
+    fn unless_saved(&self, outcome: Result<()>, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
+        match outcome {
             Err(Error::Stopping) if lock(&self.shared.dirty).is_saved(subject, revision, level) => Ok(()),
             outcome => outcome,
         }

@@ -63,7 +63,8 @@ pub trait StorageAdapter: Send + Sync + 'static {
         Err(Error::unsupported("keeping channels"))
     }
 
-    /// Stores the retrieval hint of a message; an empty one deletes it. It goes when its message is evicted.
+    /// Stores the retrieval hint of a message; an empty one deletes it. It goes when its message is
+    /// evicted, whether the message itself was stored or not.
     async fn set_retrieval_hint(&self, _channel: &ChannelKey, _message: &MessageId, _hint: &[u8]) -> Result<()> {
         Err(Error::unsupported("keeping channels"))
     }

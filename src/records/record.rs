@@ -165,25 +165,33 @@ impl Record {
         64 + self.key.estimated_bytes() + declared + self.extra.estimated_bytes()
     }
 
-    /// The same record with its fields at the positions of `layout`.
-    pub(crate) fn bind(self: Arc<Self>, layout: &Arc<Layout>) -> Arc<Self> {
+    /// Moves the fields to the positions of `layout`.
+    pub(crate) fn bind(&mut self, layout: &Arc<Layout>) {
         if Arc::ptr_eq(&self.layout, layout) {
-            return self;
+            return;
         }
-        let record = Arc::unwrap_or_clone(self);
         let mut values = vec![None; layout.len()].into_boxed_slice();
         let mut undeclared = Vec::new();
-        let old_layout = Arc::clone(&record.layout);
-        let declared = record.values.into_iter().enumerate();
-        let declared = declared.filter_map(|(at, value)| Some((old_layout.names[at].clone(), value?)));
-        for (name, value) in declared.chain(record.extra) {
-            match layout.position(&name) {
+        for (at, value) in std::mem::take(&mut self.values).into_iter().enumerate() {
+            let Some(value) = value else { continue };
+            let name = &self.layout.names[at];
+            match layout.position(name) {
+                Some(position) => values[position] = Some(value),
+                None => undeclared.push((name.clone(), value)),
+            }
+        }
+        // Both are sorted by name: one pass over the two finds every position.
+        let mut declared = layout.by_name.iter().map(|position| usize::from(*position)).peekable();
+        for (name, value) in std::mem::take(&mut self.extra) {
+            while declared.next_if(|position| layout.names[*position] < name).is_some() {}
+            match declared.next_if(|position| layout.names[*position] == name) {
                 Some(position) => values[position] = Some(value),
                 None => undeclared.push((name, value)),
             }
         }
-        let extra = Object::from_unsorted(undeclared);
-        Arc::new(Self { layout: Arc::clone(layout), values, extra, ..record })
+        self.values = values;
+        self.extra = Object::from_unsorted(undeclared);
+        self.layout = Arc::clone(layout);
     }
 }
 
@@ -332,30 +340,36 @@ mod tests {
         Record::from_parts("k", 7, metadata, fields)
     }
 
+    fn bound() -> Record {
+        let mut record = stored();
+        record.bind(&layout());
+        record
+    }
+
     fn layout() -> Arc<Layout> {
         Arc::new(Layout::new(vec!["name".into(), "id".into(), "age".into()], 1))
     }
 
     #[test]
     fn binding_moves_declared_fields_to_their_positions_and_lends_out_the_key() {
-        let record = Arc::new(stored()).bind(&layout());
+        let record = bound();
         let names: Vec<&str> = record.fields().map(|(name, _)| name).collect();
         assert_eq!(names, ["name", "id", "$bytes", "nested"]);
         assert_eq!(record.get("id"), Some(&Value::from("k")));
         assert_eq!(record.get("nested.a"), Some(&Value::from(vec![Value::Int(1), Value::Float(2.0)])));
         assert_eq!(record.get("age"), None);
-        assert_eq!(*record, stored(), "compared by name");
+        assert_eq!(record, stored(), "compared by name");
     }
 
     #[test]
     fn the_stored_form_comes_back_from_both_formats() {
-        let record = Arc::new(stored()).bind(&layout());
-        let json = serde_json::to_string(&*record).unwrap();
-        let packed = rmp_serde::to_vec_named(&*record).unwrap();
+        let record = bound();
+        let json = serde_json::to_string(&record).unwrap();
+        let packed = rmp_serde::to_vec_named(&record).unwrap();
         let from_json: Record = serde_json::from_str(&json).unwrap();
         let from_packed: Record = rmp_serde::from_slice(&packed).unwrap();
-        for back in [from_json, from_packed] {
-            let back = Arc::new(back).bind(&layout());
+        for mut back in [from_json, from_packed] {
+            back.bind(&layout());
             assert_eq!(back, record);
             assert_eq!(back.place(), 7);
         }
@@ -370,7 +384,7 @@ mod tests {
             #[serde(rename = "_version")]
             version: u64,
         }
-        let record = Arc::new(stored()).bind(&layout());
+        let record = bound();
         let named: Named = record.to().unwrap();
         assert_eq!(named, Named { id: "k".into(), name: "Ada".into(), version: 3 });
         assert!(matches!(record.to::<Vec<i64>>(), Err(Error::Decode { .. })));

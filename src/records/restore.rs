@@ -6,7 +6,7 @@ use crate::base::error::{Error, Misfit, Result};
 use crate::base::value::Key;
 use crate::records::change::BucketSnapshot;
 use crate::records::record::Record;
-use crate::records::schema::Schema;
+use crate::records::schema::{Fields, Schema};
 use crate::records::table::Table;
 
 /// How many misfits an error lists.
@@ -37,17 +37,15 @@ impl Table {
         let mut misfits = Misfits::default();
         let mut altered = stored != defined;
         for record in &mut records {
-            match fit(&schema, Arc::clone(record)) {
-                Ok((fitting, changed)) => {
-                    if let Some(number) = schema.highest_number(&fitting.values, &fitting.key) {
-                        counter = counter.max(number);
-                    }
-                    *record = fitting;
-                    altered |= changed;
-                }
+            match fit(&schema, record) {
+                Ok(changed) => altered |= changed,
                 Err(reason) => misfits.add(record.key().clone(), reason),
             }
+            if let Some(number) = schema.highest_number(&record.values, &record.key) {
+                counter = counter.max(number);
+            }
         }
+        misfits.check(&schema, stored)?;
         records.sort_by(|left, right| (left.place, left.key()).cmp(&(right.place, right.key())));
         if records.windows(2).any(|pair| pair[0].place == pair[1].place) {
             // Only an adapter that makes records up does this: they get places in the order of their keys.
@@ -56,9 +54,10 @@ impl Table {
             }
             altered = true;
         }
-        duplicate_keys(&records, &mut misfits);
-        misfits.check(&schema, stored)?;
-        let table = Table::from_parts(schema, records, counter, revision);
+        let (table, twice) = Table::from_parts(schema, records, counter, revision);
+        for key in twice {
+            misfits.add(key, "two records have this key");
+        }
         for (index, record, next) in table.collisions() {
             let reason = format!("two records share a value of unique index {index}");
             misfits.add(record.key().clone(), reason.clone());
@@ -69,37 +68,18 @@ impl Table {
     }
 }
 
-/// Binds a record and checks it; answers whether that changed anything but the positions of its fields.
-fn fit(schema: &Schema, record: Arc<Record>) -> std::result::Result<(Arc<Record>, bool), String> {
-    let bound = record.bind(&schema.layout);
-    let mut values = bound.values.clone();
-    values[schema.key] = Some(bound.key.as_value().clone());
-    let fields = schema
-        .check_all(values, bound.extra.clone())
-        .map_err(|issues| issues.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-    // Debug-free comparison by kind too: a coerced Int equals its Float, but is stored differently.
-    let same = fields.key == bound.key
-        && fields.extra == bound.extra
-        && fields.values.iter().zip(&bound.values).all(|(new, old)| {
-            new == old && new.as_ref().map(std::mem::discriminant) == old.as_ref().map(std::mem::discriminant)
-        });
-    if same {
-        return Ok((bound, false));
-    }
-    let Record { layout, metadata, place, .. } = Arc::unwrap_or_clone(bound);
-    Ok((
-        Arc::new(Record { layout, key: fields.key, values: fields.values, extra: fields.extra, metadata, place }),
-        true,
-    ))
-}
-
-fn duplicate_keys(records: &[Arc<Record>], misfits: &mut Misfits) {
-    let mut seen = hashbrown::HashSet::with_capacity(records.len());
-    for record in records {
-        if !seen.insert(record.key()) {
-            misfits.add(record.key().clone(), "two records have this key");
-        }
-    }
+/// Binds a record and checks it; answers whether that changed anything but the positions of its fields. A record that
+/// nobody else holds, as after a load, is changed in place.
+fn fit(schema: &Schema, record: &mut Arc<Record>) -> std::result::Result<bool, String> {
+    let record = Arc::make_mut(record);
+    record.bind(&schema.layout);
+    record.values[schema.key] = Some(record.key.as_value().clone());
+    let checked = schema.check_all(std::mem::take(&mut record.values), std::mem::take(&mut record.extra));
+    let (fields, altered) =
+        checked.map_err(|issues| issues.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+    let Fields { key, values, extra } = fields;
+    (record.key, record.values, record.extra) = (key, values, extra);
+    Ok(altered)
 }
 
 #[derive(Default)]

@@ -179,32 +179,35 @@ impl Schema {
                 });
             }
         }
-        self.check_all(values, Object::from_unsorted(undeclared)).map_err(|issues| self.refuse(issues))
+        let checked = self.check_all(values, Object::from_unsorted(undeclared));
+        checked.map(|(fields, _)| fields).map_err(|issues| self.refuse(issues))
     }
 
-    /// Fills in defaults of absent fields, then checks every field; all issues in schema order.
+    /// Fills in defaults of absent fields, then checks every field; all issues in schema order. Answers too whether a
+    /// default was filled in or a value brought into another kind.
     pub(super) fn check_all(
         &self,
         mut values: Box<[Option<Value>]>,
         mut extra: Object,
-    ) -> std::result::Result<Fields, Vec<Issue>> {
-        let mut issues = Vec::new();
+    ) -> std::result::Result<(Fields, bool), Vec<Issue>> {
+        let mut findings = Findings::default();
         let mut key = None;
         for (position, (slot, field)) in values.iter_mut().zip(&self.fields).enumerate() {
             let NamedField { name, rule } = field;
-            if slot.is_none() {
+            if slot.is_none() && rule.default.is_some() {
                 slot.clone_from(&rule.default);
+                findings.altered = true;
             }
             if position == self.key {
-                key = check_key_value(name, rule, slot.take(), &mut issues);
+                key = check_key_value(name, rule, slot.take(), &mut findings);
             } else {
-                check_value(name, rule, slot, &mut issues);
+                check_value(name, rule, slot, &mut findings);
             }
         }
-        check_extra(&mut extra, &mut issues);
+        check_extra(&mut extra, &mut findings);
         match key {
-            Some(key) if issues.is_empty() => Ok(Fields { key, values, extra }),
-            _ => Err(issues),
+            Some(key) if findings.issues.is_empty() => Ok((Fields { key, values, extra }, findings.altered)),
+            _ => Err(findings.issues),
         }
     }
 
@@ -216,7 +219,7 @@ impl Schema {
         mut extra: Object,
         changes: Object,
     ) -> Result<(Box<[Option<Value>]>, Object)> {
-        let mut issues = Vec::new();
+        let mut findings = Findings::default();
         let mut touched = Vec::new();
         for (name, value) in changes {
             match self.layout.position(&name) {
@@ -235,10 +238,10 @@ impl Schema {
         touched.sort_unstable();
         for position in touched {
             let NamedField { name, rule } = &self.fields[position];
-            check_value(name, rule, &mut values[position], &mut issues);
+            check_value(name, rule, &mut values[position], &mut findings);
         }
-        check_extra(&mut extra, &mut issues);
-        if issues.is_empty() { Ok((values, extra)) } else { Err(self.refuse(issues)) }
+        check_extra(&mut extra, &mut findings);
+        if findings.issues.is_empty() { Ok((values, extra)) } else { Err(self.refuse(findings.issues)) }
     }
 
     /// The highest number in the autoincrement fields.
@@ -247,7 +250,7 @@ impl Schema {
             if field.rule.generated != Some(Generated::Autoincrement) {
                 return None;
             }
-            if position == self.key { key.as_value().as_i64() } else { fields[position].as_ref()?.as_i64() }
+            if position == self.key { key.as_value().as_i64() } else { fields.get(position)?.as_ref()?.as_i64() }
         };
         if !self.autoincrements {
             return None;
@@ -281,9 +284,10 @@ fn check_fields(fields: &[(String, Field)], problems: &mut Vec<String>) {
             problems.push(format!("field {shown:?}: {generated:?} does not generate a {}", field.kind.name()));
         }
         if let Some(default) = &field.default {
-            let mut issues = Vec::new();
-            check_value(name, field, &mut Some(default.clone()), &mut issues);
-            problems.extend(issues.iter().map(|issue| format!("field {shown:?}: its default: {}", issue.message)));
+            let mut findings = Findings::default();
+            check_value(name, field, &mut Some(default.clone()), &mut findings);
+            problems
+                .extend(findings.issues.iter().map(|issue| format!("field {shown:?}: its default: {}", issue.message)));
         }
     }
 }
@@ -325,45 +329,56 @@ fn check_index(index: IndexDefinition, layout: &Layout, problems: &mut Vec<Strin
     Some(IndexRule { paths: paths.into(), unique: index.unique })
 }
 
+/// What checking a record has found so far.
+#[derive(Default)]
+struct Findings {
+    issues: Vec<Issue>,
+    /// A default was filled in, or a value brought into another kind.
+    altered: bool,
+}
+
 /// Checks one declared field but the key, and brings it into the kind that is stored.
-fn check_value(name: &str, rule: &Field, slot: &mut Option<Value>, issues: &mut Vec<Issue>) {
+fn check_value(name: &str, rule: &Field, slot: &mut Option<Value>, findings: &mut Findings) {
     let Some(value) = slot.as_mut().filter(|value| !value.is_null()) else {
         if rule.required {
-            issues.push(Issue::new(name, IssueCode::Required, "is required"));
+            findings.issues.push(Issue::new(name, IssueCode::Required, "is required"));
         }
         return;
     };
     if let Some(issue) = check_numbers(name, value) {
-        issues.push(issue);
+        findings.issues.push(issue);
         return;
     }
-    if let Err(message) = coerce(rule.kind, value) {
-        issues.push(Issue::new(name, IssueCode::Type, message));
+    match coerce(rule.kind, value) {
+        Ok(altered) => findings.altered |= altered,
+        Err(message) => findings.issues.push(Issue::new(name, IssueCode::Type, message)),
     }
 }
 
-fn check_key_value(name: &str, rule: &Field, value: Option<Value>, issues: &mut Vec<Issue>) -> Option<Key> {
-    let mut value = value.filter(|value| !value.is_null());
-    let Some(value) = value.as_mut() else {
-        issues.push(Issue::new(name, IssueCode::Required, "is required"));
+fn check_key_value(name: &str, rule: &Field, value: Option<Value>, findings: &mut Findings) -> Option<Key> {
+    let Some(mut value) = value.filter(|value| !value.is_null()) else {
+        findings.issues.push(Issue::new(name, IssueCode::Required, "is required"));
         return None;
     };
-    if let Err(message) = coerce(rule.kind, value) {
-        issues.push(Issue::new(name, IssueCode::Type, message));
-        return None;
+    match coerce(rule.kind, &mut value) {
+        Ok(altered) => findings.altered |= altered,
+        Err(message) => {
+            findings.issues.push(Issue::new(name, IssueCode::Type, message));
+            return None;
+        }
     }
     match value.as_str().map(str::len) {
-        Some(0) => issues.push(Issue::new(name, IssueCode::MinLength, "a key is not empty")),
+        Some(0) => findings.issues.push(Issue::new(name, IssueCode::MinLength, "a key is not empty")),
         Some(length) if length > MAX_KEY_BYTES => {
-            issues.push(Issue::new(name, IssueCode::MaxLength, "a key has at most 1,024 bytes"));
+            findings.issues.push(Issue::new(name, IssueCode::MaxLength, "a key has at most 1,024 bytes"));
         }
         _ => return Key::from_value(value),
     }
     None
 }
 
-fn check_extra(extra: &mut Object, issues: &mut Vec<Issue>) {
-    issues.extend(extra.values_mut().filter_map(|(name, value)| check_numbers(name, value)));
+fn check_extra(extra: &mut Object, findings: &mut Findings) {
+    findings.issues.extend(extra.values_mut().filter_map(|(name, value)| check_numbers(name, value)));
 }
 
 /// Numbers that JSON does not have are refused at their path; −0.0 becomes 0.0.
@@ -372,54 +387,40 @@ fn check_numbers(name: &str, value: &mut Value) -> Option<Issue> {
     Some(Issue::new(join_path(name, &path), IssueCode::Type, "numbers are finite, integers have 64 bits with sign"))
 }
 
-/// Brings a value that is not Null into the kind of its field, or says why it cannot be.
-fn coerce(kind: Kind, value: &mut Value) -> std::result::Result<(), String> {
-    let fits = match (kind, &mut *value) {
+/// Brings a value that is not Null into the kind of its field, or says why it cannot be. Answers whether that changed it.
+fn coerce(kind: Kind, value: &mut Value) -> std::result::Result<bool, String> {
+    let converted = match (kind, &*value) {
         (Kind::Any, _)
         | (Kind::String, Value::String(_))
-        | (Kind::Int, Value::Int(_))
-        | (Kind::Float, Value::Float(_))
-        | (Kind::Number, Value::Int(_) | Value::Float(_))
+        | (Kind::Int | Kind::Number | Kind::Date, Value::Int(_))
+        | (Kind::Float | Kind::Number, Value::Float(_))
         | (Kind::Bool, Value::Bool(_))
         | (Kind::Bytes, Value::Bytes(_))
-        | (Kind::Date, Value::Int(_))
         | (Kind::Object, Value::Object(_))
-        | (Kind::Array, Value::Array(_)) => true,
-        (Kind::Int, Value::Float(_)) => match value.as_i64() {
-            Some(int) => {
-                *value = Value::Int(int);
-                true
-            }
-            None => false,
-        },
-        (Kind::Float, Value::Int(int)) => {
-            #[expect(clippy::cast_precision_loss, reason = "compared with the original right after")]
-            let float = Value::Float(*int as f64);
-            let exact = float == *value;
-            if exact {
-                *value = float;
-            }
-            exact
-        }
-        (Kind::Date, Value::String(text)) => is_iso_date(text),
+        | (Kind::Array, Value::Array(_)) => return Ok(false),
+        (Kind::Date, Value::String(text)) if is_iso_date(text) => return Ok(false),
+        (Kind::Date, Value::String(_)) => return Err("is no ISO 8601 date".to_owned()),
+        (Kind::Int, Value::Float(_)) => value.as_i64().map(Value::Int),
+        // Only an integer that a float holds exactly; the two compare by exact value.
+        (Kind::Float, Value::Int(_)) => value.as_f64().map(Value::Float).filter(|float| float == value),
         (Kind::Bytes, Value::String(text)) => match STANDARD.decode(text.as_str()) {
-            Ok(bytes) => {
-                *value = Value::Bytes(bytes.into());
-                true
-            }
+            Ok(bytes) => Some(Value::Bytes(bytes.into())),
             Err(_) => return Err("is no padded base64".to_owned()),
         },
         (Kind::Bytes, Value::Array(items)) => {
             let bytes: Option<Box<[u8]>> = items.iter().map(|item| u8::try_from(item.as_i64()?).ok()).collect();
             match bytes {
-                Some(bytes) => {
-                    *value = Value::Bytes(bytes);
-                    true
-                }
+                Some(bytes) => Some(Value::Bytes(bytes)),
                 None => return Err("is a list of something else than numbers from 0 to 255".to_owned()),
             }
         }
-        _ => false,
+        _ => None,
     };
-    if fits { Ok(()) } else { Err(format!("is {}, not {}", value.kind(), kind.name())) }
+    match converted {
+        Some(converted) => {
+            *value = converted;
+            Ok(true)
+        }
+        None => Err(format!("is {}, not {}", value.kind(), kind.name())),
+    }
 }

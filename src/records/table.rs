@@ -204,7 +204,7 @@ impl Table {
         let key_field = &self.schema.fields[self.schema.key].name;
         if let Some(value) = value_of(key_field) {
             // The wrong kind of key finds nothing.
-            let record = Key::from_value(value).and_then(|key| self.get(&key));
+            let record = Key::from_value(value.clone()).and_then(|key| self.get(&key));
             record.into_iter().filter(|record| filter.matches(record)).for_each(hit);
             return Ok(());
         }
@@ -367,21 +367,32 @@ impl Table {
         BucketSnapshot::new(self.schema.schema_version(), self.revision, self.counter, records)
     }
 
-    pub(super) fn from_parts(schema: Arc<Schema>, records: Vec<Arc<Record>>, counter: i64, revision: u64) -> Self {
+    /// Builds a table of records that are sorted by place; answers too which keys came twice.
+    pub(super) fn from_parts(
+        schema: Arc<Schema>,
+        records: Vec<Arc<Record>>,
+        counter: i64,
+        revision: u64,
+    ) -> (Self, Vec<Key>) {
         let mut table = Self { counter, revision, ..Self::new(schema) };
+        let mut twice = Vec::new();
         let hasher = &table.hasher;
         table.by_key = HashTable::with_capacity(records.len());
         for record in &records {
-            // The caller has seen to it that no key comes twice.
             let hash = hasher.hash_one(record.key());
-            table.by_key.insert_unique(hash, Arc::clone(record), |other| hasher.hash_one(other.key()));
+            match table.by_key.entry(hash, |other| other.key() == record.key(), |other| hasher.hash_one(other.key())) {
+                Entry::Occupied(_) => twice.push(record.key().clone()),
+                Entry::Vacant(entry) => {
+                    entry.insert(Arc::clone(record));
+                }
+            }
         }
         let rules = table.schema.indexes.iter();
         table.indexes = rules.map(|rule| Index::build(rule, records.iter())).collect();
         table.next_place = records.last().map_or(0, |record| record.place.saturating_add(1));
         // Sorted by place already: built from the bottom up.
         table.by_place = records.into_iter().map(|record| (record.place, record)).collect();
-        table
+        (table, twice)
     }
 
     pub(super) fn collisions(&self) -> impl Iterator<Item = (String, &Arc<Record>, &Arc<Record>)> {

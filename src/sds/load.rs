@@ -101,10 +101,6 @@ impl ChannelState {
                 hash: BloomHash::of(id.as_bytes()),
             };
             self.outgoing.push(id.clone(), outgoing);
-            // One that the history has lost is still ours: an echo of it is no news, and nobody must wait for it.
-            if !self.is_known(id.as_bytes()) {
-                self.remember(id.clone());
-            }
         }
     }
 

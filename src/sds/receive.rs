@@ -189,8 +189,12 @@ impl ChannelState {
         for (id, certain) in acknowledged {
             self.outgoing.remove(id.as_bytes());
             changes.meta_changed = true;
-            if !self.holds(id.as_bytes()) && self.hints.remove(&id).is_some() {
-                changes.hints.push((id.clone(), Bytes::new()));
+            if !self.history.contains(id.as_bytes()) {
+                // It was known as outgoing until now, and its hint goes with it.
+                self.remember(id.clone());
+                if self.hints.remove(&id).is_some() {
+                    changes.hints.push((id.clone(), Bytes::new()));
+                }
             }
             changes.sent(id, certain);
         }

@@ -192,7 +192,7 @@ impl ChannelState {
             return Err(Error::InvalidId { reason: "it has more than 1,024 bytes" });
         }
         let bytes = id.as_bytes();
-        if self.is_known(bytes) || self.parking.contains(bytes) || self.outgoing.contains(bytes) {
+        if self.is_known(bytes) || self.parking.contains(bytes) {
             return Err(Error::DuplicateId { id: id.clone() });
         }
         if self.outgoing.len() >= self.options.max_outgoing {
@@ -274,8 +274,10 @@ impl ChannelState {
         self.history.contains(id) || self.outgoing.contains(id) || self.parking.contains(id)
     }
 
+    /// Whether nobody has to wait for a message, and a copy of it is no news. One that is outgoing is known even where
+    /// the history has lost it and nobody remembers: it is ours.
     pub(crate) fn is_known(&self, id: &[u8]) -> bool {
-        self.history.contains(id) || self.remembered.contains(id)
+        self.history.contains(id) || self.remembered.contains(id) || self.outgoing.contains(id)
     }
 
     pub(crate) fn remember(&mut self, id: MessageId) {
@@ -357,6 +359,11 @@ impl ChannelState {
     /// Delivered and own messages by (Lamport timestamp, id).
     pub fn history(&self) -> Vec<Arc<SdsMessage>> {
         self.history.iter().cloned().collect()
+    }
+
+    /// The retrieval hints that were set here, by message, in no order.
+    pub fn hints(&self) -> impl Iterator<Item = (&MessageId, &Bytes)> {
+        self.hints.iter()
     }
 
     /// The ids that parked messages wait for, in order. Parked ones are among them, so that a circle of messages that

@@ -16,6 +16,11 @@ use crate::records::{BucketDefinition, BucketSnapshot, Restored, Schema, Table};
 use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
 use crate::store::inner::{Inner, lock};
 
+/// Between attempts to restart while the adapter cannot be reached, the first and the longest.
+pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// See [`FIRST_PAUSE`].
+pub(super) const LAST_PAUSE: Duration = Duration::from_secs(30);
+
 /// What a store knows of a bucket.
 #[derive(Debug)]
 pub(super) struct BucketEntry {
@@ -142,7 +147,6 @@ impl Inner {
             // Stopped, dropped or detached meanwhile.
             self.children.dismiss(&subject);
             let _dead = unwanted.stop_and_wait(None, None).await;
-            self.children.buried(id);
             return Err(Error::Stopping);
         }
         if !alive {
@@ -168,7 +172,7 @@ impl Inner {
             self.report(Failure::new(Some(subject), "restart", given_up, RESTARTS));
             return;
         }
-        let mut pause = Duration::from_millis(100);
+        let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             match self.restart_bucket(&entry).await {
                 Ok(()) => return,
@@ -191,7 +195,7 @@ impl Inner {
             if entry.slot.while_open(rest).await.is_err() {
                 return;
             }
-            pause = (pause * 2).min(Duration::from_secs(30));
+            pause = (pause * 2).min(LAST_PAUSE);
         }
     }
 
@@ -253,10 +257,8 @@ impl Inner {
         }
         self.children.dismiss(&subject);
         if let Place::Running(actor) = entry.slot.place() {
-            let id = actor.get_id();
             // What was posted goes before the end; an actor that is dead already has nothing left to drain.
             let _dead = actor.drain_and_wait(None).await;
-            self.children.buried(id);
         }
         if let Some(persister) = self.persister.as_ref().filter(|_| entry.cell.is_some()) {
             if fate == Fate::Detach
@@ -271,9 +273,7 @@ impl Inner {
         }
         if let Place::Running(actor) = self.undefine(entry, Error::BucketNotDefined { bucket: name.clone() }) {
             // It may have been restarted meanwhile. An actor that is dead already is as good as stopped.
-            let id = actor.get_id();
             let _dead = actor.stop_and_wait(None, None).await;
-            self.children.buried(id);
         }
         Ok(())
     }

@@ -28,7 +28,8 @@ pub(super) struct Children(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    living: HashMap<ActorId, Child>,
+    /// None for those whose end is wanted.
+    living: HashMap<ActorId, Option<Child>>,
     /// Those that died before they were entered: an actor can die before its spawner has its reference.
     early_deaths: HashSet<ActorId>,
 }
@@ -46,29 +47,28 @@ impl Children {
         if state.early_deaths.remove(&id) {
             return false;
         }
-        state.living.insert(id, child);
+        state.living.insert(id, Some(child));
         true
     }
 
     /// A child died. Answers whose it was, unless its death was announced or its birth was not.
     pub(super) fn died(&self, id: ActorId) -> Option<Child> {
         let mut state = self.state();
-        let child = state.living.remove(&id);
-        if child.is_none() {
-            state.early_deaths.insert(id);
+        match state.living.remove(&id) {
+            Some(child) => child,
+            None => {
+                state.early_deaths.insert(id);
+                None
+            }
         }
-        child
     }
 
     /// The end of a subject's actor is wanted: its death, which [`died`](Self::died) will be told of, is no failure.
     pub(super) fn dismiss(&self, subject: &Subject) {
-        let mut state = self.state();
-        state.living.retain(|_, child| *child != Child::Subject(subject.clone()));
-    }
-
-    /// A death that was wanted has come.
-    pub(super) fn buried(&self, id: ActorId) {
-        self.state().early_deaths.remove(&id);
+        let wanted = Some(Child::Subject(subject.clone()));
+        for child in self.state().living.values_mut().filter(|child| **child == wanted) {
+            *child = None;
+        }
     }
 }
 
@@ -90,6 +90,22 @@ impl Restarts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_death_is_told_once_and_a_wanted_one_leaves_nothing_behind() {
+        let children = Children::default();
+        let bucket = Child::Subject(Subject::Bucket("b".try_into().unwrap()));
+        let id = ActorId::Local;
+        assert!(children.born(id(1), bucket.clone()));
+        assert_eq!(children.died(id(1)), Some(bucket.clone()));
+        assert_eq!(children.died(id(2)), None, "it died before it was entered");
+        assert!(!children.born(id(2), bucket.clone()), "which its spawner is told");
+        assert!(children.born(id(3), bucket));
+        children.dismiss(&Subject::Bucket("b".try_into().unwrap()));
+        assert_eq!(children.died(id(3)), None);
+        let state = children.state();
+        assert!(state.living.is_empty() && state.early_deaths.is_empty());
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_sixth_restart_within_thirty_seconds_is_one_too_many() {

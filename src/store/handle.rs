@@ -5,11 +5,13 @@ use std::sync::Arc;
 use ractor::{Actor, ActorCell};
 
 use crate::base::error::{Error, Failure, Result};
-use crate::base::name::{BucketName, StoreName};
+use crate::base::name::{BucketName, ChannelId, StoreName};
 use crate::bucket::Bucket;
 use crate::bus::{Bus, Pattern, Subscription};
+use crate::channel::{Channel, ChannelEvents};
 use crate::persistence::{DirtySink, Health, PersistenceStats, Persister};
 use crate::records::BucketDefinition;
+use crate::sds::ChannelOptions;
 use crate::store::bucket::Fate;
 use crate::store::builder::StoreBuilder;
 use crate::store::inner::{Inner, lock, report};
@@ -147,6 +149,44 @@ impl Store {
         self.inner.end_bucket(&BucketName::new(name)?, Fate::Detach).await
     }
 
+    /// Opens a channel: loads what is stored under its id, makes it consistent, starts the channel's actor. Concurrent
+    /// openings share it, and so does one of a channel that is open with the same options.
+    ///
+    /// # Errors
+    /// `InvalidName`, `InvalidOptions` with every fault, or if the channel is open with others; `Unsupported` where the
+    /// adapter keeps no channels or has not the durability; `Corrupt`, `UnknownFormat` and whatever else the adapter
+    /// answers: then the stored data is as it was. `Stopping`.
+    ///
+    /// # Cancel safety
+    /// An opening that has begun goes on when its future is dropped.
+    pub async fn open_channel(&self, id: &str, options: ChannelOptions) -> Result<Channel> {
+        self.inner.open_channel(ChannelId::new(id)?, options).await
+    }
+
+    /// Ends a channel and keeps what is stored of it, once everything is saved. Handles then get `UnknownChannel`.
+    ///
+    /// # Errors
+    /// `UnknownChannel`, `Stopping`, and what the last commit answers: then the channel serves on.
+    pub async fn close_channel(&self, id: &str) -> Result<()> {
+        self.inner.end_channel(ChannelId::new(id)?, Fate::Detach).await
+    }
+
+    /// Ends a channel, open or not, and deletes what is stored of it. Handles then get `UnknownChannel`.
+    ///
+    /// # Errors
+    /// `InvalidName`, `Stopping`, and what the adapter answers: then the channel serves on and its data is there.
+    pub async fn drop_channel(&self, id: &str) -> Result<()> {
+        self.inner.end_channel(ChannelId::new(id)?, Fate::Drop).await
+    }
+
+    /// The events of a channel, open already or later, from now on.
+    ///
+    /// # Errors
+    /// `InvalidName`.
+    pub fn subscribe_channel(&self, id: &str) -> Result<ChannelEvents> {
+        Ok(ChannelEvents::of(&self.inner.bus, &ChannelId::new(id)?))
+    }
+
     /// Where the store's events are published.
     pub fn bus(&self) -> &Bus {
         &self.inner.bus
@@ -195,7 +235,7 @@ impl Store {
         StoreStats {
             store: self.inner.name.clone(),
             buckets: names.len(),
-            channels: 0,
+            channels: lock(&self.inner.channels).values().filter(|entry| entry.live().is_some()).count(),
             records,
             subscribers: self.inner.bus.subscriber_count(),
             persistence,

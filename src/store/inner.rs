@@ -5,14 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 use ractor::{Actor, ActorId, ActorRef};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Failure, Result};
-use crate::base::name::{BucketName, StoreName, Subject};
+use crate::base::name::{BucketName, ChannelId, StoreName, Subject};
 use crate::bus::{Bus, SubscriptionGuard};
 use crate::persistence::{OnError, Persister, PersisterActor};
 use crate::store::bucket::BucketEntry;
+use crate::store::channel::ChannelEntry;
 use crate::store::children::{Child, Children};
 use crate::store::report::StopReport;
 use crate::store::supervisor::SupervisorMessage;
@@ -26,9 +27,12 @@ pub(super) struct Inner {
     pub(super) persister: Option<Persister>,
     pub(super) on_error: Option<OnError>,
     pub(super) buckets: Mutex<HashMap<BucketName, Arc<BucketEntry>>>,
+    pub(super) channels: Mutex<HashMap<ChannelId, Arc<ChannelEntry>>>,
     pub(super) children: Children,
     pub(super) supervisor: OnceCell<ActorRef<SupervisorMessage>>,
     stopping: AtomicBool,
+    /// Closed when stopping begins: ends what would outlast it.
+    going: Semaphore,
     /// What the one shutdown reported.
     stopped: OnceCell<StopReport>,
     /// Keeps the dirty set subscribed to the bus.
@@ -62,9 +66,11 @@ impl Inner {
             persister,
             on_error,
             buckets: Mutex::new(HashMap::new()),
+            channels: Mutex::new(HashMap::new()),
             children: Children::default(),
             supervisor: OnceCell::new(),
             stopping: AtomicBool::new(false),
+            going: Semaphore::new(0),
             stopped: OnceCell::new(),
             _dirty: dirty,
         }
@@ -73,6 +79,24 @@ impl Inner {
     /// Refuses what comes after stopping has begun.
     pub(super) fn admit(&self) -> Result<()> {
         if self.stopping.load(Ordering::SeqCst) { Err(Error::Stopping) } else { Ok(()) }
+    }
+
+    fn begin_to_stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.going.close();
+    }
+
+    /// Works until stopping begins.
+    ///
+    /// # Errors
+    /// The work's own; `Stopping`.
+    pub(super) async fn unless_stopping<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            // It has no permits: this ends when it is closed.
+            _ = self.going.acquire() => Err(Error::Stopping),
+        }
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -116,7 +140,7 @@ impl Inner {
                     }
                 }
                 Child::Subject(Subject::Bucket(name)) => inner.revive_bucket(&name).await,
-                Child::Subject(_) => {}
+                Child::Subject(Subject::Channel(id)) => inner.revive_channel(&id).await,
             }
         });
     }
@@ -128,9 +152,12 @@ impl Inner {
 
     /// The supervisor is gone, and its children with it.
     pub(super) fn orphaned(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.begin_to_stop();
         for entry in lock(&self.buckets).values() {
             entry.slot.close(Error::Stopping);
+        }
+        for live in lock(&self.channels).values().filter_map(|entry| entry.live()) {
+            live.slot.close(Error::Stopping);
         }
     }
 
@@ -138,10 +165,14 @@ impl Inner {
     /// it again gets the same report.
     pub(super) async fn shut_down(&self) -> StopReport {
         let report = self.stopped.get_or_init(|| async {
-            self.stopping.store(true, Ordering::SeqCst);
+            self.begin_to_stop();
             let buckets: Vec<_> = lock(&self.buckets).values().cloned().collect();
             for entry in &buckets {
                 entry.slot.drain().await;
+            }
+            let channels: Vec<_> = lock(&self.channels).values().cloned().collect();
+            for live in channels.iter().filter_map(|entry| entry.live()) {
+                live.slot.drain().await;
             }
             let report = match &self.persister {
                 Some(persister) => {
@@ -150,7 +181,12 @@ impl Inner {
                 }
                 None => StopReport::default(),
             };
+            // What was saved by the last commit is told before the bus closes.
+            for live in channels.iter().filter_map(|entry| entry.live()) {
+                live.hushed().await;
+            }
             lock(&self.buckets).clear();
+            lock(&self.channels).clear();
             self.bus.close();
             report
         });

@@ -149,3 +149,145 @@ impl<A: StorageAdapter + ?Sized> StorageAdapter for FaultAdapter<A> {
         self.pass(Call::Quarantine(store.clone(), subject.clone()), self.inner.quarantine(store, subject)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::adapters::memory::MemoryAdapter;
+    use crate::base::durability::Durability;
+    use crate::base::error::Error;
+    use crate::base::name::{BucketName, ChannelId};
+    use crate::persistence::Save;
+    use crate::testkit::{Fault, Operation};
+
+    fn broken() -> Error {
+        Error::transient("testing", std::io::Error::other("on purpose"))
+    }
+
+    fn store() -> StoreName {
+        StoreName::new("store").unwrap()
+    }
+
+    fn bucket(name: &str) -> BucketName {
+        BucketName::new(name).unwrap()
+    }
+
+    fn save(name: &str) -> Save {
+        Save::Bucket(bucket(name), BucketChange::Full(BucketSnapshot::default()).into())
+    }
+
+    async fn claimed() -> (FaultAdapter<MemoryAdapter>, Faults, Epoch) {
+        let adapter = FaultAdapter::new(MemoryAdapter::default());
+        let epoch = adapter.claim(&store()).await.unwrap();
+        let faults = adapter.faults();
+        faults.forget_calls();
+        (adapter, faults, epoch)
+    }
+
+    async fn commit(adapter: &FaultAdapter<MemoryAdapter>, epoch: Epoch, saves: Vec<Save>) -> Result<()> {
+        adapter.commit(&Commit::new(store(), epoch, Durability::Fsync, saves)).await
+    }
+
+    async fn stored(adapter: &FaultAdapter<MemoryAdapter>, name: &str) -> bool {
+        adapter.inner().load_bucket(&BucketKey::new(store(), bucket(name))).await.unwrap().is_some()
+    }
+
+    #[tokio::test]
+    async fn a_call_that_fails_never_reaches_the_wrapped_adapter_and_is_noted_with_its_error() {
+        let (adapter, faults, epoch) = claimed().await;
+        faults.inject(Fault::fail(broken()).on(Operation::Commit).skip(1).times(1));
+        let mut results = Vec::new();
+        for name in ["a", "b", "c"] {
+            results.push(commit(&adapter, epoch, vec![save(name)]).await.is_ok());
+        }
+        assert_eq!(results, [true, false, true]);
+        assert_eq!([stored(&adapter, "a").await, stored(&adapter, "b").await], [true, false]);
+        assert!(matches!(&faults.calls()[1].result, Some(Err(Error::Transient { .. }))));
+        assert_eq!(faults.commits().len(), 3);
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_leaves_the_commit_done() {
+        let (adapter, faults, epoch) = claimed().await;
+        faults.inject(Fault::apply_then_fail(broken()).times(1));
+        assert!(commit(&adapter, epoch, vec![save("a")]).await.is_err());
+        assert!(stored(&adapter, "a").await);
+        assert!(commit(&adapter, epoch, vec![save("a")]).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn faults_hit_what_they_were_narrowed_down_to_until_healed() {
+        let (adapter, faults, epoch) = claimed().await;
+        faults.fail_subject(Subject::Bucket(bucket("sick")), broken());
+        faults.fail_drops(broken());
+        faults.fail_loads(broken());
+        assert!(commit(&adapter, epoch, vec![save("well")]).await.is_ok());
+        assert!(commit(&adapter, epoch, vec![save("well"), save("sick")]).await.is_err());
+        assert!(commit(&adapter, epoch, vec![Save::DropBucket(bucket("well"))]).await.is_err());
+        assert!(commit(&adapter, epoch, vec![Save::DropChannel(ChannelId::new("sick").unwrap())]).await.is_err());
+        assert!(adapter.load_bucket(&BucketKey::new(store(), bucket("well"))).await.is_err());
+        faults.heal();
+        assert!(commit(&adapter, epoch, vec![save("sick"), Save::DropBucket(bucket("well"))]).await.is_ok());
+        assert_eq!([stored(&adapter, "sick").await, stored(&adapter, "well").await], [true, false]);
+    }
+
+    #[tokio::test]
+    async fn a_hanging_call_goes_on_when_released_and_one_that_is_dropped_never_ends() {
+        let (adapter, faults, epoch) = claimed().await;
+        faults.inject(Fault::hang().on(Operation::Commit));
+        let hanging = |name: &'static str| {
+            let adapter = adapter.clone();
+            tokio::spawn(async move { commit(&adapter, epoch, vec![save(name)]).await })
+        };
+        let (first, second) = (hanging("a"), hanging("b"));
+        faults.until(|log| log.len() == 2).await;
+        assert_eq!(faults.most_commits_at_once(), 2);
+        second.abort();
+        assert!(second.await.unwrap_err().is_cancelled());
+        faults.release();
+        first.await.unwrap().unwrap();
+        faults.until_commits_ended(1).await;
+        assert_eq!([stored(&adapter, "a").await, stored(&adapter, "b").await], [true, false]);
+        let third = hanging("c");
+        faults.until(|log| log.len() == 3).await;
+        faults.heal();
+        third.await.unwrap().unwrap();
+        let ended: Vec<bool> = faults.calls().iter().map(|logged| logged.result.is_some()).collect();
+        assert_eq!(ended, [true, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_is_one_of_the_runtimes_clock() {
+        let (adapter, faults, epoch) = claimed().await;
+        faults.inject(Fault::delay(Duration::from_secs(3_600)));
+        let before = tokio::time::Instant::now();
+        commit(&adapter, epoch, vec![]).await.unwrap();
+        assert_eq!(before.elapsed().as_secs(), 3_600);
+    }
+
+    #[tokio::test]
+    async fn the_same_seed_hits_the_same_calls() {
+        let mut runs = Vec::new();
+        for seed in [7, 7, 8] {
+            let (adapter, faults, epoch) = claimed().await;
+            faults.inject(Fault::fail(broken()).at_random(seed, 0.5));
+            let mut results = Vec::new();
+            for _ in 0..64 {
+                results.push(commit(&adapter, epoch, vec![]).await.is_ok());
+            }
+            runs.push(results);
+        }
+        assert!(runs[0] == runs[1] && runs[0] != runs[2]);
+        assert!((16..48).contains(&runs[0].iter().filter(|ok| **ok).count()));
+    }
+
+    #[tokio::test]
+    async fn an_adapter_of_unknown_type_can_be_wrapped() {
+        let inner: Arc<dyn StorageAdapter> = Arc::new(MemoryAdapter::default());
+        let adapter = FaultAdapter::over(inner);
+        assert_eq!(adapter.claim(&store()).await.unwrap(), Epoch(1));
+        assert!(matches!(&*adapter.faults().calls(), [logged] if matches!(logged.call, Call::Claim(_))));
+    }
+}

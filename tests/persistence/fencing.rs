@@ -60,7 +60,8 @@ async fn ps_24_a_fenced_store_cannot_overwrite_its_successors_data() {
     assert_eq!(faults.commits().len(), commits);
     assert_eq!(stored(&memory, "items").await, Some(expect([(1, "newer")])));
     assert!(failures.all().iter().any(|failure| matches!(failure.error, Error::Fenced { .. })));
-    let saved = outcomes(&mut events).into_iter().any(|event| matches!(event.outcome, PersistenceOutcome::Saved { .. }));
+    let saved =
+        outcomes(&mut events).into_iter().any(|event| matches!(event.outcome, PersistenceOutcome::Saved { .. }));
     assert!(!saved);
 
     let report = older.stop().await.unwrap();

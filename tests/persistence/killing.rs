@@ -187,8 +187,7 @@ async fn five_restarts_within_thirty_seconds_are_the_last_ones() {
         assert_eq!(held(&bucket).await.len(), usize::try_from(id).unwrap() + 1);
     }
     kill(&bucket).await;
-    let given_up =
-        |error: &Error| matches!(error, Error::GivenUp { subject: found, restarts: 5, .. } if *found == subject("items"));
+    let given_up = |error: &Error| matches!(error, Error::GivenUp { subject: found, restarts: 5, .. } if *found == subject("items"));
     assert!(given_up(&soon(bucket.get(1)).await.unwrap_err()));
     assert!(given_up(&insert(&bucket, 9, "refused").await.unwrap_err()));
     assert!(given_up(&bucket.actor().await.unwrap_err()));

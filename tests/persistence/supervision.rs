@@ -93,8 +93,7 @@ async fn a_stop_from_both_sides_at_once_is_one_stop() {
     let Supervised { application, store, bucket } = supervised(adapter.clone()).await;
     faults.inject(Fault::delay(Duration::from_secs(2)).on(Operation::Commit));
     insert(&bucket, 1, "saved").await.unwrap();
-    let ((), report) =
-        soon(async { tokio::join!(application.stop_children_and_wait(None, None), store.stop()) }).await;
+    let ((), report) = soon(async { tokio::join!(application.stop_children_and_wait(None, None), store.stop()) }).await;
     assert!(report.unwrap().unsaved.is_empty());
     assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "saved")])));
     assert_eq!(faults.calls().iter().filter(|logged| matches!(logged.call, Call::Close(_))).count(), 1);

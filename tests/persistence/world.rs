@@ -247,9 +247,7 @@ mod redb {
 
     pub(super) fn disk() -> Disk {
         Disk::new(
-            |place| {
-                Box::pin(async move { Ok(Arc::new(RedbAdapter::open(place).await?) as Arc<dyn StorageAdapter>) })
-            },
+            |place| Box::pin(async move { Ok(Arc::new(RedbAdapter::open(place).await?) as Arc<dyn StorageAdapter>) }),
             |place| {
                 Box::pin(async move {
                     let adapter = RedbAdapter::open(place).await.unwrap();

@@ -125,3 +125,38 @@ impl StorageAdapter for MemoryAdapter {
         Ok(self.state().quarantine(store, subject))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapters::memory::QuarantinedData;
+    use crate::base::name::{BucketName, ChannelId};
+    use crate::persistence::Save;
+    use crate::records::{Metadata, Record};
+
+    #[tokio::test]
+    async fn what_is_in_quarantine_can_be_read() {
+        let (store, users) = (StoreName::new("shop").unwrap(), BucketName::new("users").unwrap());
+        let adapter = MemoryAdapter::default();
+        let epoch = adapter.claim(&store).await.unwrap();
+        let metadata = Metadata { version: 1, created_at: 0, updated_at: 0, expires_at: None };
+        let ada = Record::from_parts("ada", 1, metadata, record! { "born": 1815 });
+        let saved = BucketSnapshot::new(1, 2, 3, vec![ada.into()]);
+        let saves = vec![Save::Bucket(users.clone(), BucketChange::Full(saved.clone()).into())];
+        adapter.commit(&Commit::new(store.clone(), epoch, Durability::Fsync, saves)).await.unwrap();
+
+        let subjects = [Subject::Bucket(users.clone()), Subject::Channel(ChannelId::new("never saved").unwrap())];
+        let mut names = Vec::new();
+        for subject in &subjects {
+            names.push(adapter.quarantine(&store, subject).await.unwrap());
+        }
+        assert_eq!(adapter.load_bucket(&BucketKey::new(store.clone(), users)).await.unwrap(), None);
+        let quarantined = adapter.clone().quarantined();
+        let found: Vec<_> = quarantined.iter().map(|one| (one.name.clone(), one.subject.clone())).collect();
+        assert_eq!(found, names.into_iter().zip(subjects).collect::<Vec<_>>());
+        assert!(matches!(&quarantined[0].data, QuarantinedData::Bucket(bucket) if *bucket == saved));
+        assert!(
+            matches!(&quarantined[1].data, QuarantinedData::Channel(channel) if **channel == ChannelData::default())
+        );
+    }
+}

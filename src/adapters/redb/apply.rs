@@ -221,7 +221,6 @@ fn save_history(txn: &WriteTransaction, key: &ChannelKey, update: &HistoryUpdate
             }
             history.insert(&keys::history_key(lamport, id), message)?;
         }
-        let mut gone = Vec::new();
         for message in &update.evict {
             let id = message.as_bytes();
             let Some(lamport) = id_shelf.get::<i64>(&ids, id)? else { continue };
@@ -230,14 +229,14 @@ fn save_history(txn: &WriteTransaction, key: &ChannelKey, update: &HistoryUpdate
                 return Err(unlisted(&history, &place).into());
             }
             ids.remove(id)?;
-            gone.push(id);
         }
         header.history = history.finish()?;
-        if header.hints.count > 0 && !gone.is_empty() {
+        // Those of messages that were never stored too: an append and its eviction may have cancelled out before a save.
+        if header.hints.count > 0 && !update.evict.is_empty() {
             let mut shelf = Shelf::new(&rows::HINT, &places.hints);
             let mut hints = open_tallied(txn, &mut shelf, header.hints)?;
-            for id in gone {
-                hints.remove(id)?;
+            for message in &update.evict {
+                hints.remove(message.as_bytes())?;
             }
             header.hints = hints.finish()?;
         }

@@ -47,9 +47,9 @@ impl Key {
     }
 
     /// The key that a value is, if its kind can be one: an Int, an integral Float, a String.
-    pub fn from_value(value: &Value) -> Option<Self> {
+    pub fn from_value(value: Value) -> Option<Self> {
         match value {
-            Value::String(text) => Some(Self(Value::String(text.clone()))),
+            text @ Value::String(_) => Some(Self(text)),
             other => other.as_i64().map(Self::from),
         }
     }

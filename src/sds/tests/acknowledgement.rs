@@ -70,6 +70,28 @@ fn what_was_acknowledged_without_a_clock_tick_is_saved() {
 }
 
 #[test]
+fn a_message_of_ours_stays_known_as_long_as_it_is_outgoing_and_its_hint_goes_with_it() {
+    let options = ChannelOptions::default().with_max_history(1).with_max_remembered(1);
+    let mut state = channel(options.clone());
+    let (first, _) = state.wrap("m1", "x", NOW).unwrap();
+    state.wrap("m2", "x", NOW).unwrap();
+    state.mark_dependencies_met(["x"], NOW).unwrap();
+    assert_eq!(state.stats().remembered, 1, "m1 is neither in the history nor remembered");
+    assert_eq!(status(&mut state, &first), ReceiveStatus::Duplicate);
+    assert!(state.set_hint("m1", "here").unwrap().0);
+    let (received, effects) = receive(&mut state, &packet_with_bloom("p", 1, &["x"], &["m1"]));
+    assert_eq!(received.status, ReceiveStatus::Delivered);
+    assert_eq!(effects.hints, [("m1".into(), Bytes::new())]);
+
+    let mut state = channel(options);
+    state.wrap("m1", "x", NOW).unwrap();
+    state.wrap("m2", "x", NOW).unwrap();
+    state.mark_dependencies_met(["x"], NOW).unwrap();
+    receive(&mut state, &packet("x", 9, &["m1"]));
+    assert_eq!(status(&mut state, &first), ReceiveStatus::Duplicate, "acknowledged, it is remembered");
+}
+
+#[test]
 fn an_echo_of_our_own_messages_acknowledges_nothing() {
     let mut state = plain();
     state.wrap("m1", "x", NOW).unwrap();

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::base::name::MessageId;
 use crate::sds::hash::BloomHash;
-use crate::sds::{ChannelOptions, HistoryEntry, ReceiveStatus, SdsMessage, WireFormat, encode};
+use crate::sds::{ChannelOptions, ClockUnit, HistoryEntry, ReceiveStatus, SdsMessage, WireFormat, encode};
 
 use ReceiveStatus::{Delivered, Duplicate, Parked};
 
@@ -21,6 +21,17 @@ fn ch_14_c_b_a_are_delivered_as_a_b_c_in_one_update() {
     assert_eq!(history_ids(&state), ["a", "b", "c"]);
     let update = effects.history.to_update();
     assert_eq!((update.append.len(), update.evict.len()), (3, 0));
+}
+
+#[test]
+fn what_is_released_is_not_parked_any_more_on_disk_even_if_the_clock_stands() {
+    let mut state = channel(ChannelOptions::default().with_clock_unit(ClockUnit::Milliseconds));
+    state.wrap("own", "x", NOW).unwrap();
+    receive(&mut state, &packet("b", 2, &["a"]));
+    let (_, effects) = receive(&mut state, &packet("a", 1, &[]));
+    assert!(effects.meta_changed);
+    let (_, effects) = receive(&mut state, &packet("c", 1, &[]));
+    assert!(!effects.meta_changed, "nothing but the history changed");
 }
 
 #[test]

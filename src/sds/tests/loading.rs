@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{NOW, Stored, channel, history_ids, message, packet, plain, receive, room, status, told};
 use crate::base::error::Error;
 use crate::base::name::MessageId;
+use crate::sds::bloom::RollingBloom;
 use crate::sds::hash::BloomHash;
 use crate::sds::{
     ChannelData, ChannelMeta, ChannelOptions, ChannelState, ClockUnit, HistoryEntry, IncomingMessage,
@@ -23,7 +24,7 @@ fn load(options: ChannelOptions, data: ChannelData) -> (ChannelState, crate::sds
 
 #[test]
 fn ch_49_a_shuffled_repeated_and_overlong_history_is_put_in_order() {
-    let history = [("m4", 4), ("m2", 2), ("m4", 9), ("m1", 1), ("m3", 3), ("m2", 2), ("m5", 5)];
+    let history = [("m4", 9), ("m2", 2), ("m4", 4), ("m1", 1), ("m3", 3), ("m2", 2), ("m5", 5)];
     let meta = ChannelMeta { lamport_timestamp: 3, ..ChannelMeta::default() };
     let messages = history.iter().map(|(id, timestamp)| message(id, *timestamp, &[])).collect();
     let data = ChannelData::new(meta, messages, vec![]);
@@ -35,6 +36,44 @@ fn ch_49_a_shuffled_repeated_and_overlong_history_is_put_in_order() {
     assert_eq!(update.evict, ["m1", "m2"]);
     assert_eq!(update.append.iter().map(|m| &m.message_id).collect::<Vec<_>>(), ["m4"], "so that its repeat goes");
     assert!(effects.meta_changed && effects.events.is_empty());
+}
+
+#[test]
+fn ch_49_a_repeated_message_that_goes_at_once_goes_from_the_disk_too() {
+    let meta = ChannelMeta { lamport_timestamp: 9, incoming: vec![parked("q", 9, &[])], ..ChannelMeta::default() };
+    let messages = vec![message("m", 1, &[]), message("m", 5, &[])];
+    let (state, effects) =
+        load(ChannelOptions::default().with_max_history(1), ChannelData::new(meta, messages, vec![]));
+    assert_eq!((history_ids(&state), effects.history.to_update().evict), (vec!["q".to_owned()], vec!["m".into()]));
+}
+
+#[test]
+fn ch_49_the_bloom_filter_holds_the_history_in_order_then_what_is_parked_in_order() {
+    let number = |i: i64| format!("m{}", i * 7 % 10);
+    let meta = ChannelMeta {
+        lamport_timestamp: 9,
+        incoming: (0..10)
+            .map(|i| parked(&format!("p{i}"), i * 3 % 10, if i % 2 == 0 { &["x"] } else { &[] }))
+            .collect(),
+        ..ChannelMeta::default()
+    };
+    let messages = (0..10).map(|i| message(&number(i), i, &[])).rev().collect();
+    let options = ChannelOptions::default().with_bloom_capacity(10);
+    let (state, _) = load(options, ChannelData::new(meta, messages, vec![]));
+    let mut expected = RollingBloom::new(10, 0.001);
+    let by_timestamp = (0..10).map(|i| format!("p{}", i * 7 % 10));
+    for id in (0..10).map(number).chain(by_timestamp) {
+        expected.add(BloomHash::of(id.as_bytes()));
+    }
+    assert!(state.bloom == expected);
+}
+
+#[test]
+fn ch_49_a_message_may_wait_for_what_it_does_not_name() {
+    let odd = IncomingMessage { message: message("b", 2, &["a"]), ..parked("b", 2, &["z", "a", "y"]) };
+    let meta = ChannelMeta { lamport_timestamp: 9, incoming: vec![odd], ..ChannelMeta::default() };
+    let (_, effects) = load(ChannelOptions::default(), ChannelData::new(meta, vec![], vec![]));
+    assert_eq!(told(&effects), ["missing b: a y z"]);
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn check_invariants(state: &ChannelState) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
 
     #[test]
     fn ch_16_any_graph_in_any_order_with_copies_is_delivered_once_causes_first(
@@ -147,7 +147,7 @@ proptest! {
 enum Step {
     Wrap(usize, u8),
     Hand(usize, Index),
-    Forge(usize, SdsMessage),
+    Forge(usize, Box<SdsMessage>),
     Waive(usize, u8),
     Hint(usize, u8, bool),
     Restart(usize),
@@ -170,7 +170,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (peer.clone(), 0_u8..12).prop_map(|(peer, id)| Step::Wrap(peer, id)),
         6 => (peer.clone(), any::<Index>()).prop_map(|(peer, index)| Step::Hand(peer, index)),
-        3 => (peer.clone(), forged).prop_map(|(peer, message)| Step::Forge(peer, message)),
+        3 => (peer.clone(), forged).prop_map(|(peer, message)| Step::Forge(peer, Box::new(message))),
         1 => (peer.clone(), 0_u8..12).prop_map(|(peer, id)| Step::Waive(peer, id)),
         1 => (peer.clone(), 0_u8..12, any::<bool>()).prop_map(|(peer, id, set)| Step::Hint(peer, id, set)),
         1 => peer.prop_map(Step::Restart),
@@ -178,7 +178,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
 
     /// Whatever two peers do to each other, under tight limits: an adapter that does what the effects say has all of the
     /// state, a channel loaded from it is the same, and refusals change nothing.

@@ -132,7 +132,7 @@ pub async fn saves_are_applied_in_order(factory: &dyn Factory, declared: Capabil
     second.deletes = vec![Key::from(3), Key::from(5)];
     let saves = vec![
         Save::DropBucket(remade.clone()),
-        delta(&twice, data::upserts(2, vec![data::record(1, "first"), data::record(5, "first")])),
+        delta(&twice, data::upserts(2, [1, 5, 6].map(|key| data::record(key, "first")).to_vec())),
         full(&unmade, old()),
         delta(&remade, data::upserts(1, vec![data::record(9, "new")])),
         delta(&twice, second),

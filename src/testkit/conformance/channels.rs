@@ -23,7 +23,7 @@ fn history<I: Into<MessageId>>(
 }
 
 fn append(channel: &ChannelId, messages: Vec<SdsMessage>) -> Save {
-    history(channel, messages, [MessageId::default(); 0])
+    history(channel, messages, None::<MessageId>)
 }
 
 fn meta(channel: &ChannelId, meta: ChannelMeta) -> Save {
@@ -193,7 +193,9 @@ pub async fn hints_go_with_their_messages(factory: &dyn Factory, declared: Capab
     bench.commit_and_check("overwriting and deleting hints", saves).await?;
     bench.commit_and_check("evicting a message with a hint", vec![history(&id, vec![], ["c"])]).await?;
     let saves = vec![append(&id, vec![message("c", 1, "back")])];
-    bench.commit_and_check("appending that message again", saves).await
+    bench.commit_and_check("appending that message again", saves).await?;
+    let saves = vec![history(&id, vec![], ["outgoing"])];
+    bench.commit_and_check("evicting a message that has a hint and was never stored", saves).await
 }
 
 /// A dropped channel is gone with state, history and hints, alone, and can be made anew.

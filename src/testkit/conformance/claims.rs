@@ -209,8 +209,8 @@ pub async fn data_survives_a_restart_if_declared(factory: &dyn Factory, declared
     bench.commit_and_check("a commit after restarts", one_record("new")?).await
 }
 
-/// What is moved into quarantine is out of the way, alone, and a new start can be made in its place. An adapter that has
-/// no quarantine says `Unsupported` and leaves everything as it was.
+/// What is moved into quarantine is out of the way, alone, and a new start can be made in its place. An adapter without
+/// quarantine says `Unsupported` and leaves everything as it was.
 pub async fn quarantine_takes_what_it_was_told(factory: &dyn Factory, declared: Capabilities) -> Verdict {
     let mut bench = Bench::open(factory, declared).await?;
     let (name, other) = (bucket("unreadable")?, bucket("readable")?);

@@ -81,8 +81,10 @@ pub async fn large_values_come_back(factory: &dyn Factory, declared: Capabilitie
     const SIZE: usize = 16 << 20;
     let mut bench = Bench::open(factory, declared).await?;
     // No two pages of it are alike.
-    let bytes: Vec<u8> =
-        (0_u32..).flat_map(|number| number.wrapping_mul(2_654_435_769).to_be_bytes()).take(SIZE).collect();
+    let mut bytes = Vec::with_capacity(SIZE);
+    for page in 0..SIZE as u64 / 4_096 {
+        bytes.extend(page.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().repeat(512));
+    }
     let text: String = ('\u{0}'..'\u{d7ff}').cycle().take(1 << 19).collect();
     let fields = record! { "bytes": bytes.as_slice(), "text": text };
     let (name, beside) = (bucket("large")?, bucket("small")?);

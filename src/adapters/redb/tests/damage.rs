@@ -8,6 +8,7 @@ use crate::adapters::redb::keys::{BucketPlaces, ChannelPlaces};
 use crate::adapters::redb::rows::{self, Definition, Shelf};
 use crate::base::error::Error;
 use crate::base::name::Subject;
+use crate::base::value::Value;
 use crate::sds::{ChannelMeta, HistoryUpdate, SdsMessage};
 
 /// Changes the file behind the adapter's back with raw redb.

@@ -1,0 +1,297 @@
+//! A channel's state, and what of it is unsaved: shared by its actor, which changes it, and the persister, which captures
+//! it without a message. It outlives the actor.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use crate::base::error::{Error, Result};
+use crate::base::name::{ChannelId, MessageId, Subject};
+use crate::persistence::{Captured, Cell, Save};
+use crate::sds::{ChannelData, ChannelState, Effects, FailedCommit, PendingHistory};
+
+/// A channel's state with its unsaved changes.
+#[derive(Debug)]
+pub(crate) struct ChannelCell {
+    subject: Subject,
+    id: ChannelId,
+    /// Poisoned by a panic inside an operation: the state may be torn then, and is loaded anew.
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: ChannelState,
+    revision: u64,
+    /// Changes since the last capture.
+    waiting: Unsaved,
+    /// In flight.
+    captured: Option<Unsaved>,
+    /// Written, but not synced.
+    handed: Option<Unsaved>,
+}
+
+/// Changes that add up until they are saved. Meta is complete in itself, so that only its change is noted.
+#[derive(Clone, Debug, Default)]
+struct Unsaved {
+    meta: bool,
+    history: PendingHistory,
+    /// The newest per message; an empty one is to be deleted.
+    hints: HashMap<MessageId, Bytes>,
+}
+
+impl Unsaved {
+    fn is_empty(&self) -> bool {
+        !self.meta && self.history.is_empty() && self.hints.is_empty()
+    }
+
+    fn add(&mut self, effects: Effects) {
+        self.meta |= effects.meta_changed;
+        self.history.merge(effects.history);
+        self.hints.extend(effects.hints);
+    }
+
+    /// These changes on top of older ones of a commit that did not succeed.
+    fn over(self, older: Self, failed: FailedCommit) -> Self {
+        let mut hints = older.hints;
+        hints.extend(self.hints);
+        Self { meta: self.meta || older.meta, history: self.history.over(older.history, failed), hints }
+    }
+
+    fn bytes(&self) -> usize {
+        64 + 256 * self.history.len()
+    }
+}
+
+/// What an operation did, beyond its answer.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// The channel's revision after it.
+    pub(crate) revision: u64,
+    /// Estimated bytes to save; none where nothing is.
+    pub(crate) unsaved: Option<usize>,
+    /// Events to raise.
+    pub(crate) events: Vec<crate::sds::ChannelEvent>,
+}
+
+impl ChannelCell {
+    pub(crate) fn new(id: ChannelId, state: ChannelState) -> Self {
+        let inner = Inner { state, revision: 0, waiting: Unsaved::default(), captured: None, handed: None };
+        Self { subject: Subject::Channel(id.clone()), id, inner: Mutex::new(inner) }
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Inner>> {
+        let lost = |_| Error::permanent("an operation on a torn channel", std::io::Error::other("it panicked before"));
+        self.inner.lock().map_err(lost)
+    }
+
+    /// Whether an operation panicked half-way.
+    pub(crate) fn is_torn(&self) -> bool {
+        self.inner.is_poisoned()
+    }
+
+    /// One operation, as a whole: it changes the state and notes what is unsaved. No await is inside, so that a kill never
+    /// finds it half done.
+    ///
+    /// # Errors
+    /// The operation's own: then nothing has changed.
+    pub(crate) fn operate<T>(
+        &self,
+        operation: impl FnOnce(&mut ChannelState) -> Result<(T, Effects)>,
+    ) -> Result<(T, Done)> {
+        let mut inner = self.lock()?;
+        let (answer, effects) = operation(&mut inner.state)?;
+        Ok((answer, inner.note(effects)))
+    }
+
+    /// Notes what loading changed.
+    pub(crate) fn note(&self, effects: Effects) -> Result<Done> {
+        Ok(self.lock()?.note(effects))
+    }
+
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&ChannelState) -> T) -> Result<T> {
+        Ok(read(&self.lock()?.state))
+    }
+
+    /// Everything is to be written again: it may be gone from the disk.
+    pub(crate) fn resave(&self) -> Result<Done> {
+        let mut inner = self.lock()?;
+        let mut effects = Effects { meta_changed: true, ..Effects::default() };
+        inner.state.history().into_iter().for_each(|message| effects.history.append(message));
+        effects.hints = inner.state.hints().map(|(id, hint)| (id.clone(), hint.clone())).collect();
+        Ok(inner.note(effects))
+    }
+
+    /// Puts a state that was loaded anew in the place of a torn one, with what was unsaved of the history put over it.
+    ///
+    /// # Errors
+    /// What loading finds wrong with the data.
+    pub(crate) fn mend(
+        &self,
+        load: impl FnOnce(ChannelData) -> Result<(ChannelState, Effects)>,
+        stored: ChannelData,
+    ) -> Result<Done> {
+        let mut inner = match self.inner.lock() {
+            Ok(inner) => inner,
+            Err(torn) => torn.into_inner(),
+        };
+        let mut data = stored;
+        for unsaved in [inner.handed.as_ref(), inner.captured.as_ref(), Some(&inner.waiting)].into_iter().flatten() {
+            let update = unsaved.history.to_update();
+            data.message_history.retain(|message| !update.evict.contains(&message.message_id));
+            data.message_history.extend(update.append);
+        }
+        let (state, effects) = load(data)?;
+        inner.state = state;
+        // The meta that is unsaved was lost with the torn state; what was loaded takes its place.
+        inner.waiting.meta = true;
+        let done = inner.note(effects);
+        drop(inner);
+        self.inner.clear_poison();
+        Ok(done)
+    }
+}
+
+impl Inner {
+    fn note(&mut self, mut effects: Effects) -> Done {
+        let events = std::mem::take(&mut effects.events);
+        let unsaved = if effects.saves_nothing() {
+            None
+        } else {
+            let before = self.waiting.history.len();
+            self.waiting.add(effects);
+            self.revision += 1;
+            Some(64 + 256 * self.waiting.history.len().saturating_sub(before))
+        };
+        Done { revision: self.revision, unsaved, events }
+    }
+}
+
+impl Cell for ChannelCell {
+    fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    fn capture(&self) -> Captured {
+        // Of a torn state its meta cannot be told; it is written when the state is mended. The lists of unsaved changes are
+        // whole: operations only add to them at their end.
+        let (mut inner, torn) = match self.inner.lock() {
+            Ok(inner) => (inner, false),
+            Err(error) => (error.into_inner(), true),
+        };
+        let changes = std::mem::take(&mut inner.waiting);
+        let (revision, bytes) = (inner.revision, changes.bytes());
+        if changes.is_empty() {
+            return Captured { revision, bytes: 0, saves: Vec::new() };
+        }
+        let id = &self.id;
+        let mut saves = Vec::with_capacity(2);
+        // An adapter without atomicity gets the update first: a lost meta can be mended at load, a lost update cannot.
+        if !changes.history.is_empty() {
+            saves.push(Save::History(id.clone(), Arc::new(changes.history.to_update())));
+        }
+        if changes.meta && !torn {
+            saves.push(Save::ChannelMeta(id.clone(), Arc::new(inner.state.meta())));
+        }
+        let hints = changes.hints.iter();
+        saves.extend(hints.map(|(message, hint)| Save::Hint(id.clone(), message.clone(), hint.clone())));
+        inner.captured = Some(changes);
+        Captured { revision, bytes, saves }
+    }
+
+    fn saved(&self) {
+        self.settle(|inner| {
+            inner.captured = None;
+            inner.handed = None;
+        });
+    }
+
+    fn handed(&self) {
+        self.settle(|inner| {
+            if let Some(captured) = inner.captured.take() {
+                inner.handed = Some(match inner.handed.take() {
+                    Some(older) => captured.over(older, FailedCommit::MayHaveWritten),
+                    None => captured,
+                });
+            }
+        });
+    }
+
+    fn restore(&self) {
+        self.settle(|inner| {
+            let parts = [inner.handed.take(), inner.captured.take(), Some(std::mem::take(&mut inner.waiting))];
+            let sum =
+                parts.into_iter().flatten().reduce(|older, newer| newer.over(older, FailedCommit::MayHaveWritten));
+            inner.waiting = sum.unwrap_or_default();
+        });
+    }
+}
+
+impl ChannelCell {
+    fn settle(&self, change: impl FnOnce(&mut Inner)) {
+        match self.inner.lock() {
+            Ok(mut inner) => change(&mut inner),
+            Err(mut torn) => change(torn.get_mut()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::sds::ChannelOptions;
+
+    fn load(data: ChannelData) -> Result<(ChannelState, Effects)> {
+        ChannelState::load(ChannelId::new("c")?, ChannelOptions::default(), data, 1_000)
+    }
+
+    fn wrap(cell: &ChannelCell, id: &str) {
+        let content = Bytes::from_static(b"x");
+        let id = MessageId::from(id);
+        cell.operate(|state| state.wrap(id, content, 1_000)).unwrap();
+    }
+
+    #[test]
+    fn a_torn_state_is_loaded_anew_and_no_unsaved_message_is_lost() {
+        let (state, _effects) = load(ChannelData::default()).unwrap();
+        let cell = ChannelCell::new(ChannelId::new("c").unwrap(), state);
+        wrap(&cell, "in flight");
+        assert_eq!(cell.capture().saves.len(), 2, "an update and a meta");
+        wrap(&cell, "waiting");
+        let torn = catch_unwind(AssertUnwindSafe(|| cell.operate::<()>(|_| panic!("a mistake of ours"))));
+        assert!(torn.is_err() && cell.is_torn());
+        assert!(
+            cell.operate(|state| state.set_hint("waiting", Bytes::new())).is_err(),
+            "nothing goes on with a torn state"
+        );
+        cell.restore();
+        let captured = cell.capture();
+        assert!(matches!(&captured.saves[..], [Save::History(_, update)] if update.append.len() == 2));
+        cell.restore();
+        cell.mend(load, ChannelData::default()).unwrap();
+        assert!(!cell.is_torn());
+        let history = cell.read(ChannelState::history).unwrap();
+        let ids: Vec<_> = history.iter().map(|message| message.message_id.as_str().unwrap().to_owned()).collect();
+        assert_eq!(ids, ["in flight", "waiting"]);
+        assert_eq!(cell.capture().saves.len(), 2, "both are written again");
+    }
+
+    #[test]
+    fn what_was_captured_stays_until_its_outcome_is_known() {
+        let (state, _effects) = load(ChannelData::default()).unwrap();
+        let cell = ChannelCell::new(ChannelId::new("c").unwrap(), state);
+        wrap(&cell, "a");
+        cell.capture();
+        cell.handed();
+        wrap(&cell, "b");
+        cell.capture();
+        cell.restore();
+        let again = cell.capture();
+        assert!(matches!(&again.saves[0], Save::History(_, update) if update.append.len() == 2));
+        cell.saved();
+        assert!(cell.capture().saves.is_empty());
+    }
+}

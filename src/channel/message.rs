@@ -1,0 +1,43 @@
+//! What a channel's actor is told.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ractor::RpcReplyPort;
+use tokio::sync::oneshot;
+
+use crate::base::error::Result;
+use crate::base::name::MessageId;
+use crate::sds::{ChannelStats, Received, SdsMessage};
+
+/// What a channel's actor is told.
+#[derive(Debug)]
+pub(crate) enum ChannelMessage {
+    /// A message of ours, to be sent.
+    Wrap(MessageId, Bytes, RpcReplyPort<Result<Answer<Bytes>>>),
+    /// A packet of a peer's.
+    Receive(Bytes, RpcReplyPort<Result<Answer<Received>>>),
+    /// Causes that are waived.
+    DependenciesMet(Vec<MessageId>, RpcReplyPort<Result<Answer<()>>>),
+    /// Where a message may be found.
+    Hint(MessageId, Bytes, RpcReplyPort<Result<Answer<bool>>>),
+    /// Messages by (Lamport timestamp, id).
+    History(RpcReplyPort<Result<Vec<Arc<SdsMessage>>>>),
+    /// Ids that are waited for.
+    Missing(RpcReplyPort<Result<Vec<MessageId>>>),
+    /// Counters.
+    Stats(RpcReplyPort<Result<ChannelStats>>),
+}
+
+#[cfg(feature = "cluster")]
+impl ractor::Message for ChannelMessage {}
+
+/// The answer of an operation that is in memory.
+#[derive(Debug)]
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
+    /// The channel's revision: what the answer reveals is saved with it.
+    pub(crate) revision: u64,
+    /// Resolves when the operation's events have been raised, where they wait for a commit.
+    pub(crate) told: Option<oneshot::Receiver<()>>,
+}

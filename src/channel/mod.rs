@@ -1,0 +1,20 @@
+//! Channels as actors. Rank 3: uses `base`, `bus`, `sds`, `persistence`.
+//!
+//! Invariants: an operation changes the state and notes what is unsaved in one turn without an await; above `Ram` nothing
+//! leaves the channel before what it reveals is saved; events come in the order of the operations.
+//!
+//! `handle` has [`Channel`] and [`ChannelEvents`], `actor` the actor, `message` what it is told, `cell` the state with
+//! what of it is unsaved, `teller` who raises its events and when.
+
+mod actor;
+mod cell;
+mod handle;
+mod message;
+mod teller;
+
+pub use handle::{Channel, ChannelDelivery, ChannelEvents, DEFAULT_TIMEOUT};
+
+pub(crate) use actor::{ChannelActor, ChannelStart};
+pub(crate) use cell::ChannelCell;
+pub(crate) use message::ChannelMessage;
+pub(crate) use teller::Teller;

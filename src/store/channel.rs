@@ -1,0 +1,283 @@
+//! A channel's life: opened, restarted, closed, dropped.
+
+use std::sync::{Arc, Mutex};
+
+use ractor::Actor;
+use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::base::durability::Durability;
+use crate::base::error::{Error, Failure, Result};
+use crate::base::name::{ChannelId, Subject};
+use crate::base::slot::{Place, Slot};
+use crate::channel::{Channel, ChannelActor, ChannelCell, ChannelMessage, ChannelStart, Teller};
+use crate::persistence::{Cell, Persister};
+use crate::sds::{ChannelData, ChannelOptions, ChannelState};
+use crate::store::bucket::{FIRST_PAUSE, Fate, LAST_PAUSE, starts_empty};
+use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
+use crate::store::inner::{Inner, lock};
+
+/// What a store knows of a channel. Concurrent openings share it.
+#[derive(Debug, Default)]
+pub(super) struct ChannelEntry {
+    live: OnceCell<Live>,
+}
+
+/// A channel that is open.
+#[derive(Debug)]
+pub(super) struct Live {
+    options: ChannelOptions,
+    pub(super) slot: Arc<Slot<ChannelMessage>>,
+    /// Everything that its actor needs; the state is in it.
+    start: ChannelStart,
+    restarts: Mutex<Restarts>,
+    /// Ends when all held events have been raised.
+    teller: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl ChannelEntry {
+    /// The channel, if it is open by now.
+    pub(super) fn live(&self) -> Option<&Live> {
+        self.live.get()
+    }
+}
+
+impl Inner {
+    /// Opens a channel, or answers the one that is open with the same options.
+    pub(super) async fn open_channel(self: &Arc<Self>, id: ChannelId, options: ChannelOptions) -> Result<Channel> {
+        self.admit()?;
+        options.validate()?;
+        let persister = self.channel_persister(&options)?;
+        let entry = Arc::clone(lock(&self.channels).entry(id.clone()).or_default());
+        let opening = entry.live.get_or_try_init(|| async {
+            let (inner, id, options) = (Arc::clone(self), id.clone(), options.clone());
+            // In a task of its own, so that a caller who stops waiting leaves no half-open channel.
+            let work = tokio::spawn(async move { inner.start_channel(id, options, persister).await });
+            work.await.unwrap_or_else(|error| Err(Error::unknown("opening a channel", error)))
+        });
+        let live = match opening.await {
+            Ok(live) => live,
+            Err(error) => {
+                let mut channels = lock(&self.channels);
+                if channels.get(&id).is_some_and(|current| Arc::ptr_eq(current, &entry) && current.live().is_none()) {
+                    channels.remove(&id);
+                }
+                return Err(error);
+            }
+        };
+        if live.options != options {
+            let problem = format!("channel {id} is open with other options");
+            return Err(Error::InvalidOptions { problems: vec![problem] });
+        }
+        Ok(self.channel_handle(&id, live))
+    }
+
+    fn channel_handle(&self, id: &ChannelId, live: &Live) -> Channel {
+        let (slot, bus) = (Arc::clone(&live.slot), self.bus.clone());
+        Channel::new(id.clone(), slot, bus, live.start.persister.clone(), live.options.durability)
+    }
+
+    /// Who saves the channel, if anybody is to; refuses what the adapter cannot do.
+    fn channel_persister(&self, options: &ChannelOptions) -> Result<Option<Persister>> {
+        let persister = self.persister.as_ref().filter(|_| options.persistent);
+        let has = persister.map_or(Durability::Ram, |persister| persister.capabilities().durability);
+        if options.durability > has {
+            return Err(Error::Unsupported { what: format!("durability {:?}", options.durability), has: Some(has) });
+        }
+        match persister {
+            Some(persister) if !persister.capabilities().channels => {
+                Err(Error::unsupported("keeping channels with this adapter"))
+            }
+            persister => Ok(persister.cloned()),
+        }
+    }
+
+    async fn start_channel(
+        self: &Arc<Self>,
+        id: ChannelId,
+        options: ChannelOptions,
+        persister: Option<Persister>,
+    ) -> Result<Live> {
+        let begun = Instant::now();
+        let subject = Subject::Channel(id.clone());
+        let stored = match &persister {
+            Some(persister) => self.unless_stopping(self.load_channel_or_start_empty(persister, &id)).await?,
+            None => ChannelData::default(),
+        };
+        let (state, effects) = ChannelState::load(id.clone(), options.clone(), stored, self.clock.now_ms())?;
+        let count = state.history().len();
+        let cell = Arc::new(ChannelCell::new(id.clone(), state));
+        let (teller, task) = Teller::new(id.clone(), self.bus.clone(), persister.as_ref(), options.durability);
+        let start = ChannelStart { cell, teller: Arc::new(teller), clock: Arc::clone(&self.clock), persister };
+        let live = Live {
+            options,
+            slot: Arc::new(Slot::new(subject.clone())),
+            start,
+            restarts: Mutex::default(),
+            teller: Mutex::new(task),
+        };
+        if let Some(persister) = &live.start.persister {
+            persister.register(Arc::clone(&live.start.cell) as Arc<dyn Cell>, 0);
+        }
+        if let Err(error) = self.spawn_channel(&live).await {
+            if let Some(persister) = &live.start.persister {
+                persister.forget(&subject);
+            }
+            return Err(error);
+        }
+        // Before any later call: nobody has a handle yet.
+        live.start.settle(effects)?;
+        if let Some(persister) = &live.start.persister {
+            persister.recovered(&subject, count, begun.elapsed());
+        }
+        Ok(live)
+    }
+
+    async fn load_channel_or_start_empty(&self, persister: &Persister, id: &ChannelId) -> Result<ChannelData> {
+        let subject = Subject::Channel(id.clone());
+        match persister.load_channel(id).await {
+            Err(error) if starts_empty(persister, &error) => {
+                let place = persister.quarantine(&subject).await?;
+                tracing::warn!(store = %self.name, %subject, place, "unreadable data is in quarantine");
+                persister.report(Failure::new(Some(subject), "load", error, 1));
+                Ok(ChannelData::default())
+            }
+            loaded => loaded,
+        }
+    }
+
+    async fn spawn_channel(self: &Arc<Self>, live: &Live) -> Result<()> {
+        self.admit()?;
+        let supervisor = self.supervisor()?.get_cell();
+        let spawned = ChannelActor::spawn_linked(None, ChannelActor, live.start.clone(), supervisor).await;
+        let (actor, _ended) = spawned.map_err(|error| Error::permanent("starting a channel", error))?;
+        let subject = live.slot.subject().clone();
+        let (id, unwanted) = (actor.get_id(), actor.get_cell());
+        let alive = self.children.born(id, Child::Subject(subject.clone()));
+        if !live.slot.started(actor) {
+            // Stopped, dropped or closed meanwhile.
+            self.children.dismiss(&subject);
+            let _dead = unwanted.stop_and_wait(None, None).await;
+            return Err(Error::Stopping);
+        }
+        if !alive {
+            self.revive(Child::Subject(subject));
+        }
+        Ok(())
+    }
+
+    /// Restarts a channel. Its state has outlived the actor; one that an operation left torn is loaded anew.
+    pub(super) async fn revive_channel(self: &Arc<Self>, id: &ChannelId) {
+        let Some(entry) = lock(&self.channels).get(id).cloned() else { return };
+        let Some(live) = entry.live() else { return };
+        if !live.slot.restarting() {
+            return;
+        }
+        let subject = live.slot.subject().clone();
+        if !lock(&live.restarts).allow(Instant::now()) {
+            let given_up = Error::GivenUp { subject: subject.clone(), restarts: RESTARTS, within: WITHIN };
+            live.slot.close(given_up.clone());
+            self.report(Failure::new(Some(subject), "restart", given_up, RESTARTS));
+            return;
+        }
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            match self.restart_channel(id, live).await {
+                Ok(()) | Err(Error::Stopping) => return,
+                Err(_) if self.is_stopping() => return,
+                Err(error) => {
+                    self.report(Failure::new(Some(subject.clone()), "restart", error.clone(), attempt));
+                    if !error.is_retryable() {
+                        live.slot.close(error);
+                        return;
+                    }
+                }
+            }
+            // The adapter may be back later; callers wait within their timeouts.
+            let rest = async {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            };
+            if self.unless_stopping(rest).await.is_err() {
+                return;
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    async fn restart_channel(self: &Arc<Self>, id: &ChannelId, live: &Live) -> Result<()> {
+        if live.start.cell.is_torn() {
+            let stored = match &live.start.persister {
+                Some(persister) => self.unless_stopping(persister.load_channel(id)).await?,
+                None => ChannelData::default(),
+            };
+            let now = self.clock.now_ms();
+            live.start.mend(|data| ChannelState::load(id.clone(), live.options.clone(), data, now), stored)?;
+        }
+        self.spawn_channel(live).await
+    }
+
+    /// Ends a channel, its stored data with it or not. On failure it serves on. Dropping works on a channel that is not
+    /// open too.
+    pub(super) async fn end_channel(self: &Arc<Self>, id: ChannelId, fate: Fate) -> Result<()> {
+        self.admit()?;
+        let inner = Arc::clone(self);
+        let work = tokio::spawn(async move {
+            let entry = lock(&inner.channels).get(&id).cloned();
+            match entry.as_ref().and_then(|entry| entry.live()) {
+                Some(live) => inner.end_live_channel(&id, live, fate).await,
+                None if fate == Fate::Drop => match &inner.persister {
+                    Some(persister) => persister.drop_stored(&Subject::Channel(id)).await,
+                    None => Ok(()),
+                },
+                None => Err(Error::UnknownChannel { id: id.to_string() }),
+            }
+        });
+        work.await.unwrap_or_else(|error| Err(Error::unknown("ending a channel", error)))
+    }
+
+    async fn end_live_channel(self: &Arc<Self>, id: &ChannelId, live: &Live, fate: Fate) -> Result<()> {
+        let subject = live.slot.subject().clone();
+        // Waits for the calls under way, and keeps new ones waiting until the outcome is known.
+        let _alone = live.slot.exclusive().await?;
+        if let Place::Gone(error @ (Error::Stopping | Error::UnknownChannel { .. })) = live.slot.place() {
+            // With any other error it was given up, and ending it is the way to open it anew.
+            return Err(error);
+        }
+        if let Some(persister) = &live.start.persister {
+            let outcome = match fate {
+                Fate::Drop => persister.drop_stored(&subject).await,
+                Fate::Detach => persister.flush(Some(&subject)).await,
+            };
+            if let Err(error) = outcome {
+                if fate == Fate::Drop && matches!(error, Error::Unknown { .. }) {
+                    // It may be gone from the disk: memory has it, and writes it again.
+                    live.start.resave()?;
+                }
+                return Err(error);
+            }
+            persister.forget(&subject);
+        }
+        self.children.dismiss(&subject);
+        let place = live.slot.close(Error::UnknownChannel { id: id.to_string() });
+        lock(&self.channels).remove(id);
+        if let Place::Running(actor) = place {
+            // An actor that is dead already is as good as stopped.
+            let _dead = actor.stop_and_wait(None, None).await;
+        }
+        Ok(())
+    }
+}
+
+impl Live {
+    /// Waits until every event that was held for a commit has been raised or never will be.
+    pub(super) async fn hushed(&self) {
+        let task = lock(&self.teller).take();
+        if let Some(task) = task {
+            self.start.teller.hush();
+            // A teller that panicked has nothing left to raise.
+            let _panicked = task.await;
+        }
+    }
+}

@@ -1,0 +1,538 @@
+//! The kit fails adapters that are broken on purpose, each by the promise named for what is broken.
+//!
+//! A kit that passes everything proves nothing: were this broken, an adapter could lose data in one of these ways and
+//! still be called conformant.
+#![cfg(feature = "testkit")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests say what they expect by unwrapping it")]
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use ractor_persistence::adapters::memory::MemoryAdapter;
+use ractor_persistence::base::error::{Error, Result};
+use ractor_persistence::base::name::{BucketKey, BucketName, ChannelKey, MessageId, StoreName, Subject};
+use ractor_persistence::base::value::{Key, Object, Value};
+use ractor_persistence::persistence::{Capabilities, Commit, Epoch, Save, StorageAdapter};
+use ractor_persistence::records::{BucketChange, BucketDelta, BucketSnapshot, Record};
+use ractor_persistence::sds::{ChannelData, ChannelMeta, HistoryUpdate};
+use ractor_persistence::testkit::conformance::PROMISES;
+use ractor_persistence::testkit::{Poisoned, Verdict};
+
+/// What a broken adapter does beside what a sound one would.
+#[derive(Clone, Copy)]
+struct Mutation {
+    declares: fn(Capabilities) -> Capabilities,
+    save: fn(Save) -> Option<Save>,
+    saves: fn(&mut Vec<Save>),
+    commit: fn(&Mutant, &mut Commit) -> Result<()>,
+    one_by_one: bool,
+    bucket: fn(BucketSnapshot) -> Option<BucketSnapshot>,
+    bucket_name: fn(&BucketName) -> BucketName,
+    channel: fn(ChannelData) -> ChannelData,
+    store_name: fn(&StoreName) -> StoreName,
+    claim: fn(&Mutant, &StoreName, Epoch) -> Epoch,
+    close: fn(&Mutant, &StoreName) -> Result<()>,
+    quarantines: bool,
+}
+
+const SOUND: Mutation = Mutation {
+    declares: |declared| declared,
+    save: Some,
+    saves: |_| {},
+    commit: |_, _| Ok(()),
+    one_by_one: false,
+    bucket: Some,
+    bucket_name: BucketName::clone,
+    channel: |channel| channel,
+    store_name: StoreName::clone,
+    claim: |_, _, epoch| epoch,
+    close: |_, _| Ok(()),
+    quarantines: true,
+};
+
+/// A sound adapter with a mutation. Clones share a place.
+#[derive(Clone)]
+struct Mutant {
+    sound: MemoryAdapter,
+    mutation: Mutation,
+    notes: Arc<Mutex<Notes>>,
+}
+
+/// What mutations remember.
+#[derive(Default)]
+struct Notes {
+    epochs: HashMap<StoreName, Epoch>,
+    revisions: HashMap<BucketName, u64>,
+    closed: Vec<StoreName>,
+    claimed_last: Option<StoreName>,
+    forgetful: bool,
+}
+
+impl Mutant {
+    fn key(&self, key: &BucketKey) -> BucketKey {
+        BucketKey::new((self.mutation.store_name)(&key.store), (self.mutation.bucket_name)(&key.bucket))
+    }
+
+    fn channel_key(&self, key: &ChannelKey) -> ChannelKey {
+        ChannelKey::new((self.mutation.store_name)(&key.store), key.channel.clone())
+    }
+}
+
+/// The name of a bucket whose saves every mutant refuses, sound or not.
+const POISON: &str = "poison";
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait::async_trait]
+impl StorageAdapter for Mutant {
+    fn capabilities(&self) -> Capabilities {
+        (self.mutation.declares)(self.sound.capabilities())
+    }
+
+    async fn save_bucket(&self, bucket: &BucketKey, change: &BucketChange) -> Result<()> {
+        self.sound.save_bucket(&self.key(bucket), change).await
+    }
+
+    async fn load_bucket(&self, bucket: &BucketKey) -> Result<Option<BucketSnapshot>> {
+        Ok(self.sound.load_bucket(&self.key(bucket)).await?.and_then(self.mutation.bucket))
+    }
+
+    async fn drop_bucket(&self, bucket: &BucketKey) -> Result<()> {
+        self.sound.drop_bucket(&self.key(bucket)).await
+    }
+
+    async fn save_channel_meta(&self, channel: &ChannelKey, meta: &ChannelMeta) -> Result<()> {
+        self.sound.save_channel_meta(&self.channel_key(channel), meta).await
+    }
+
+    async fn update_history(&self, channel: &ChannelKey, update: &HistoryUpdate) -> Result<()> {
+        self.sound.update_history(&self.channel_key(channel), update).await
+    }
+
+    async fn load_channel(&self, channel: &ChannelKey) -> Result<ChannelData> {
+        Ok((self.mutation.channel)(self.sound.load_channel(&self.channel_key(channel)).await?))
+    }
+
+    async fn drop_channel(&self, channel: &ChannelKey) -> Result<()> {
+        self.sound.drop_channel(&self.channel_key(channel)).await
+    }
+
+    async fn set_retrieval_hint(&self, channel: &ChannelKey, message: &MessageId, hint: &[u8]) -> Result<()> {
+        self.sound.set_retrieval_hint(&self.channel_key(channel), message, hint).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<()> {
+        let refused =
+            commit.saves.iter().position(|save| matches!(save, Save::Bucket(name, _) if name.as_str() == POISON));
+        let mut changed = commit.clone();
+        (self.mutation.commit)(self, &mut changed)?;
+        changed.store = (self.mutation.store_name)(&commit.store);
+        (self.mutation.saves)(&mut changed.saves);
+        let renamed = |save| match save {
+            Save::Bucket(name, change) => Save::Bucket((self.mutation.bucket_name)(&name), change),
+            Save::DropBucket(name) => Save::DropBucket((self.mutation.bucket_name)(&name)),
+            other => other,
+        };
+        changed.saves = changed.saves.into_iter().filter_map(self.mutation.save).map(renamed).collect();
+        let refusal = || Err(Error::unsupported("poison"));
+        if !self.mutation.one_by_one {
+            return if refused.is_some() { refusal() } else { self.sound.commit(&changed).await };
+        }
+        for (index, save) in changed.saves.iter().enumerate() {
+            if refused == Some(index) {
+                return refusal();
+            }
+            let one = Commit::new(changed.store.clone(), changed.epoch, changed.durability, vec![save.clone()]);
+            self.sound.commit(&one).await?;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn claim(&self, store: &StoreName) -> Result<Epoch> {
+        let epoch = self.sound.claim(&(self.mutation.store_name)(store)).await?;
+        self.notes.lock().unwrap().epochs.insert(store.clone(), epoch);
+        Ok((self.mutation.claim)(self, store, epoch))
+    }
+
+    async fn close(&self, store: &StoreName) -> Result<()> {
+        (self.mutation.close)(self, store)?;
+        self.sound.close(store).await
+    }
+
+    async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {
+        if self.mutation.quarantines { self.sound.quarantine(store, subject).await } else { Ok("nowhere".to_owned()) }
+    }
+}
+
+async fn examine(promise: &str, mutation: Mutation) -> Verdict {
+    let promise = PROMISES.iter().find(|candidate| candidate.name == promise).expect("there is such a promise");
+    let mutant = Mutant { sound: MemoryAdapter::default(), mutation, notes: Arc::default() };
+    let poison = Save::Bucket(BucketName::new(POISON).unwrap(), BucketChange::Full(BucketSnapshot::default()).into());
+    let declared = (mutation.declares)(MemoryAdapter::default().capabilities());
+    promise.examine(&Poisoned::new(move || std::future::ready(Ok(mutant.clone())), poison), declared).await
+}
+
+macro_rules! mutants {
+    ($($name:ident: $promise:ident, { $($mutation:tt)* };)*) => {$(
+        #[tokio::test]
+        async fn $name() {
+            let broken = examine(stringify!($promise), Mutation { $($mutation)*, ..SOUND }).await;
+            println!("{}", broken.expect_err("the kit passed a broken adapter"));
+        }
+    )*};
+}
+
+fn delta(save: Save, change: impl FnOnce(&mut BucketDelta)) -> Option<Save> {
+    Some(match save {
+        Save::Bucket(name, old) => match BucketChange::clone(&old) {
+            BucketChange::Delta(mut delta) => {
+                change(&mut delta);
+                Save::Bucket(name, BucketChange::Delta(delta).into())
+            }
+            _ => Save::Bucket(name, old),
+        },
+        other => other,
+    })
+}
+
+fn history(save: Save, change: impl FnOnce(&mut HistoryUpdate)) -> Option<Save> {
+    Some(match save {
+        Save::History(id, old) => {
+            let mut update = HistoryUpdate::clone(&old);
+            change(&mut update);
+            Save::History(id, update.into())
+        }
+        other => other,
+    })
+}
+
+/// The record under another key and at another place, with its values changed.
+fn remade(record: &Record, key: impl Into<Key>, place: u64, change: impl Fn(&Value) -> Value) -> Arc<Record> {
+    let fields: Object = record.fields().map(|(name, value)| (name, change(value))).collect();
+    Arc::new(Record::from_parts(key, place, record.metadata(), fields))
+}
+
+fn values(mut bucket: BucketSnapshot, change: fn(&Value) -> Value) -> Option<BucketSnapshot> {
+    fn within(value: &Value, change: fn(&Value) -> Value) -> Value {
+        match value {
+            Value::Array(items) => Value::Array(items.iter().map(|item| within(item, change)).collect()),
+            Value::Object(object) => {
+                Value::Object(object.iter().map(|(name, item)| (name.clone(), within(item, change))).collect())
+            }
+            other => change(other),
+        }
+    }
+    for record in &mut bucket.records {
+        *record = remade(record, record.key(), record.place(), |value| within(value, change));
+    }
+    Some(bucket)
+}
+
+mutants! {
+    one_that_declares_something_else_each_time: capabilities_are_as_expected, { declares: flipping };
+    one_that_makes_floats_of_integers: every_kind_of_value_comes_back, {
+        bucket: |bucket| values(bucket, |value| match value {
+            #[allow(clippy::cast_precision_loss)]
+            Value::Int(number) => Value::Float(*number as f64),
+            other => other.clone(),
+        })
+    };
+    one_that_makes_integers_of_whole_floats: every_kind_of_value_comes_back, {
+        bucket: |bucket| values(bucket, |value| value.as_i64().map_or_else(|| value.clone(), Value::Int))
+    };
+    one_that_rounds_floats: every_kind_of_value_comes_back, {
+        bucket: |bucket| values(bucket, |value| match value {
+            Value::Float(number) => Value::Float(format!("{number:.15e}").parse().unwrap()),
+            other => other.clone(),
+        })
+    };
+    one_that_cuts_texts_at_nul: every_kind_of_value_comes_back, {
+        bucket: |bucket| values(bucket, |value| match value.as_str() {
+            Some(text) => text.split('\0').next().into(),
+            None => value.clone(),
+        })
+    };
+    one_that_makes_texts_of_bytes: every_kind_of_value_comes_back, {
+        bucket: |bucket| values(bucket, |value| match value.as_bytes() {
+            Some(bytes) => String::from_utf8_lossy(bytes).as_ref().into(),
+            None => value.clone(),
+        })
+    };
+    one_that_takes_objects_for_tags: every_kind_of_value_comes_back, {
+        bucket: |mut bucket| {
+            for record in &mut bucket.records {
+                let untagged = |value: &Value| match value.at("$bytes").and_then(Value::as_str) {
+                    Some(text) => Value::from(text.as_bytes()),
+                    None => value.clone(),
+                };
+                *record = remade(record, record.key(), record.place(), untagged);
+            }
+            Some(bucket)
+        }
+    };
+    one_that_nests_less_deeply: the_deepest_nesting_comes_back, {
+        bucket: |bucket| values(bucket, |value| if value.as_i64() == Some(1) { Value::Null } else { value.clone() })
+    };
+    one_that_takes_number_keys_for_texts: every_key_is_its_own, {
+        save: |save| delta(save, |delta| {
+            for record in &mut delta.upserts {
+                *record = remade(record, record.key().to_string(), record.place(), Value::clone);
+            }
+        })
+    };
+    one_that_makes_up_places: metadata_and_standing_come_back, {
+        bucket: |mut bucket| {
+            bucket.records.sort_by(|left, right| left.key().cmp(right.key()));
+            for (place, record) in (0..).zip(&mut bucket.records) {
+                *record = remade(record, record.key(), place, Value::clone);
+            }
+            Some(bucket)
+        }
+    };
+    one_that_forgets_the_counter: metadata_and_standing_come_back, {
+        bucket: |mut bucket| { bucket.counter = 0; Some(bucket) }
+    };
+    one_that_forgets_the_schema_version: metadata_and_standing_come_back, {
+        bucket: |mut bucket| { bucket.schema_version = 1; Some(bucket) }
+    };
+    one_that_cuts_large_values: large_values_come_back, {
+        bucket: |bucket| values(bucket, |value| match value.as_bytes() {
+            Some(bytes) => bytes.get(..bytes.len().min((16 << 20) - 1)).unwrap_or(bytes).into(),
+            None => value.clone(),
+        })
+    };
+    one_that_pages_and_forgets_the_last_page: many_records_come_back, {
+        bucket: |mut bucket| { bucket.records.truncate(4_096); Some(bucket) }
+    };
+    one_that_takes_an_empty_bucket_for_none: an_empty_bucket_is_kept, {
+        bucket: |bucket| (!bucket.records.is_empty()).then_some(bucket)
+    };
+    one_that_merges_whole_buckets: a_whole_bucket_replaces_the_old_one, {
+        save: |save| Some(match &save {
+            Save::Bucket(name, change) => match &**change {
+                BucketChange::Full(full) => {
+                    let mut delta = BucketDelta::new(full.revision, full.counter, full.schema_version);
+                    delta.upserts = full.records.clone();
+                    Save::Bucket(name.clone(), BucketChange::Delta(delta).into())
+                }
+                _ => save,
+            },
+            _ => save,
+        })
+    };
+    one_that_forgets_deletes: a_change_touches_what_it_names, {
+        save: |save| delta(save, |delta| delta.deletes.clear())
+    };
+    one_that_never_overwrites: a_change_touches_what_it_names, {
+        save: |save| delta(save, |delta| delta.upserts.retain(|record| record.place() != 1))
+    };
+    one_that_forgets_empty_changes: a_change_touches_what_it_names, {
+        save: |save| (!matches!(&save, Save::Bucket(_, change) if change.is_empty())).then_some(save)
+    };
+    one_that_loses_deltas_of_unknown_buckets: a_change_onto_nothing_makes_the_bucket, {
+        save: |save| (!matches!(&save, Save::Bucket(_, change) if change.revision() == 1)).then_some(save)
+    };
+    one_that_forgets_clears: a_clear_goes_before_its_upserts, {
+        save: |save| delta(save, |delta| delta.cleared = false)
+    };
+    one_that_clears_last: a_clear_goes_before_its_upserts, {
+        save: |save| delta(save, |delta| if delta.cleared { delta.upserts.clear() })
+    };
+    one_that_forgets_drops: a_dropped_bucket_is_gone, {
+        save: |save| (!matches!(save, Save::DropBucket(_))).then_some(save)
+    };
+    one_that_empties_what_it_should_drop: a_dropped_bucket_is_gone, {
+        save: |save| Some(match save {
+            Save::DropBucket(name) => Save::Bucket(name, BucketChange::Full(BucketSnapshot::default()).into()),
+            other => other,
+        })
+    };
+    one_that_reverses_a_commit: saves_are_applied_in_order, { saves: |saves| saves.reverse() };
+    one_that_keeps_one_save_per_bucket: saves_are_applied_in_order, {
+        saves: |saves| {
+            let mut kept = Vec::new();
+            saves.reverse();
+            saves.retain(|save| match save {
+                Save::Bucket(name, _) if kept.contains(name) => false,
+                Save::Bucket(name, _) => { kept.push(name.clone()); true }
+                _ => true,
+            });
+            saves.reverse();
+        }
+    };
+    one_that_folds_the_case_of_buckets: bucket_names_never_collide, {
+        bucket_name: |name| BucketName::new(name.as_str().to_ascii_lowercase()).unwrap()
+    };
+    one_that_shortens_the_names_of_buckets: bucket_names_never_collide, {
+        bucket_name: |name| BucketName::new(name.as_str().chars().take(100).collect::<String>()).unwrap()
+    };
+    one_that_trims_the_names_of_buckets: bucket_names_never_collide, {
+        bucket_name: |name| BucketName::new(name.as_str().trim_end_matches(['.', ' '])).unwrap_or_else(|_| name.clone())
+    };
+    one_that_decodes_the_names_of_buckets: bucket_names_never_collide, {
+        bucket_name: |name| BucketName::new(name.as_str().replace("%2e", ".")).unwrap()
+    };
+    one_that_folds_the_case_of_stores: store_names_never_collide, {
+        store_name: |name| StoreName::new(name.as_str().to_ascii_lowercase()).unwrap()
+    };
+    one_that_takes_channels_it_does_not_declare: channels_are_kept_or_refused, {
+        declares: |declared| declared.with_channels(false)
+    };
+    one_that_loses_message_ids_that_are_no_text: message_ids_may_be_any_bytes, {
+        save: |save| history(save, |update| for message in &mut update.append {
+            message.message_id = String::from_utf8_lossy(message.message_id.as_bytes()).into_owned().into();
+        })
+    };
+    one_that_loses_the_order_of_a_history: a_history_is_in_order, {
+        channel: |mut channel| {
+            channel.message_history.sort_by(|left, right| left.message_id.cmp(&right.message_id));
+            channel
+        }
+    };
+    one_that_orders_a_history_by_unsigned_timestamps: a_history_is_in_order, {
+        channel: |mut channel| {
+            channel.message_history.sort_by_key(|message| message.lamport_timestamp.cast_unsigned());
+            channel
+        }
+    };
+    one_that_forgets_evictions: evictions_remove_what_they_name, {
+        save: |save| history(save, |update| update.evict.clear())
+    };
+    one_that_forgets_appends_beside_evictions: evictions_remove_what_they_name, {
+        save: |save| history(save, |update| if !update.evict.is_empty() { update.append.clear() })
+    };
+    one_that_keeps_the_first_of_repeated_messages: a_repeated_message_is_there_once, {
+        save: |save| history(save, |update| update.append.retain(|message| &*message.content != b"second"))
+    };
+    one_that_forgets_parts_of_the_state: a_channels_state_comes_back, {
+        channel: |mut channel| { channel.meta.incoming_repair.clear(); channel }
+    };
+    one_that_loses_state_saved_beside_history: state_and_history_are_kept_side_by_side, {
+        saves: |saves| if saves.iter().any(|save| matches!(save, Save::History(..))) {
+            saves.retain(|save| !matches!(save, Save::ChannelMeta(..)));
+        }
+    };
+    one_that_keeps_empty_hints: hints_go_with_their_messages, {
+        save: |save| Some(match save {
+            Save::Hint(id, message, hint) if hint.is_empty() => Save::Hint(id, message, b"\0".as_slice().into()),
+            other => other,
+        })
+    };
+    one_that_forgets_to_drop_channels: a_dropped_channel_is_gone, {
+        save: |save| (!matches!(save, Save::DropChannel(_))).then_some(save)
+    };
+    one_that_refuses_empty_commits: empty_commits_are_fine, {
+        commit: |_, commit| if commit.saves.is_empty() { Err(Error::invalid_argument("empty")) } else { Ok(()) }
+    };
+    one_that_refuses_a_revision_it_has: a_repeated_commit_counts_once, {
+        commit: |mutant, commit| {
+            let mut notes = mutant.notes.lock().unwrap();
+            for save in &commit.saves {
+                if let Save::Bucket(name, change) = save
+                    && notes.revisions.insert(name.clone(), change.revision()) == Some(change.revision())
+                {
+                    return Err(Error::invalid_argument("seen before"));
+                }
+            }
+            Ok(())
+        }
+    };
+    one_whose_loads_see_half_of_a_commit: concurrent_loads_see_whole_commits, {
+        one_by_one: true,
+        saves: |saves| {
+            let halves = saves.drain(..).flat_map(|save| {
+                let half = |keep: fn(u64) -> bool| {
+                    let half = delta(save.clone(), |delta| delta.upserts.retain(|record| keep(record.place())));
+                    half.unwrap()
+                };
+                [half(|place| place < 15), half(|place| place >= 15)]
+            });
+            *saves = halves.collect();
+        }
+    };
+    one_that_forgets_the_last_change_when_closed: changes_add_up_over_reopenings, {
+        close: |mutant, _| { mutant.notes.lock().unwrap().forgetful = true; Ok(()) },
+        commit: |mutant, commit| {
+            if mutant.notes.lock().unwrap().forgetful { commit.saves.clear(); }
+            Ok(())
+        }
+    };
+    one_that_leaves_half_of_a_failed_commit: a_commit_that_fails_is_undone_as_declared, { one_by_one: true };
+    one_that_leaves_half_of_a_dropped_commit: a_dropped_commit_is_done_or_not, { one_by_one: true };
+    one_that_ignores_epochs: an_older_epoch_is_fenced, {
+        commit: |mutant, commit| { commit.epoch = mutant.notes.lock().unwrap().epochs[&commit.store]; Ok(()) }
+    };
+    one_that_ignores_the_epochs_of_drops: an_older_epoch_is_fenced, {
+        commit: |mutant, commit| {
+            if commit.saves.iter().any(|save| matches!(save, Save::DropBucket(_))) {
+                commit.epoch = mutant.notes.lock().unwrap().epochs[&commit.store];
+            }
+            Ok(())
+        }
+    };
+    one_that_takes_epochs_from_the_future: an_epoch_that_was_never_given_out_is_fenced, {
+        commit: |mutant, commit| {
+            let newest = mutant.notes.lock().unwrap().epochs[&commit.store];
+            commit.epoch = commit.epoch.min(newest);
+            Ok(())
+        }
+    };
+    one_that_gives_an_epoch_out_twice: every_claim_is_higher, { claim: |_, _, _| Epoch(1) };
+    one_that_fences_all_stores_at_once: stores_are_fenced_apart, {
+        claim: |mutant, store, epoch| {
+            mutant.notes.lock().unwrap().claimed_last = Some(store.clone());
+            epoch
+        },
+        commit: |mutant, commit| {
+            let last = mutant.notes.lock().unwrap().claimed_last.clone();
+            let fenced = Error::Fenced { epoch: commit.epoch.0, current: 0 };
+            if last.as_ref() == Some(&commit.store) { Ok(()) } else { Err(fenced) }
+        }
+    };
+    one_that_refuses_to_close_twice: closing_twice_is_fine, {
+        close: |mutant, store| {
+            let mut notes = mutant.notes.lock().unwrap();
+            if notes.closed.contains(store) { return Err(Error::Stopping); }
+            notes.closed.push(store.clone());
+            Ok(())
+        }
+    };
+    one_that_stays_closed: a_closed_store_can_be_claimed_again, {
+        close: |mutant, store| { mutant.notes.lock().unwrap().closed.push(store.clone()); Ok(()) },
+        commit: |mutant, commit| {
+            if mutant.notes.lock().unwrap().closed.contains(&commit.store) { Err(Error::Stopping) } else { Ok(()) }
+        }
+    };
+    one_that_closes_everything_with_one_store: closing_one_store_leaves_the_others, {
+        close: |mutant, store| { mutant.notes.lock().unwrap().closed.push(store.clone()); Ok(()) },
+        commit: |mutant, _| if mutant.notes.lock().unwrap().closed.is_empty() { Ok(()) } else { Err(Error::Stopping) }
+    };
+    one_whose_quarantine_moves_nothing: quarantine_takes_what_it_was_told, { quarantines: false };
+    one_that_forgets_every_second_delete_of_a_long_life: any_commits_leave_what_plain_maps_would, {
+        save: |save| delta(save, |delta| if delta.deletes.len() > 2 { delta.deletes.truncate(2) })
+    };
+}
+
+#[tokio::test]
+async fn one_that_survives_no_restart_though_it_says_so() {
+    let promise = PROMISES.iter().find(|promise| promise.name == "data_survives_a_restart_if_declared").unwrap();
+    let declared = MemoryAdapter::default().capabilities().with_survives_restart(true);
+    let forgetful = || std::future::ready(Ok(MemoryAdapter::default()));
+    promise.examine(&forgetful, declared).await.expect_err("the kit passed a broken adapter");
+}
+
+/// Declares one thing when asked for the first time and another one later.
+fn flipping(declared: Capabilities) -> Capabilities {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static ASKED: AtomicBool = AtomicBool::new(false);
+    declared.with_incremental(!ASKED.fetch_xor(true, Ordering::SeqCst))
+}
+
+#[tokio::test]
+async fn a_sound_one_breaks_no_promise() {
+    for promise in PROMISES {
+        if let Err(broken) = examine(promise.name, SOUND).await {
+            panic!("{}: {broken}", promise.name);
+        }
+    }
+}
