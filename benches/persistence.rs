@@ -1,7 +1,13 @@
 //! What saving costs, each figure as a ratio to a floor that is measured in the same run.
 //!
 //! `cargo bench --bench persistence`, with `-- --smoke` for a quick run whose figures mean nothing.
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss, missing_docs)]
+#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints a table")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_wrap,
+    clippy::cast_possible_truncation,
+    reason = "the numbers of a benchmark are small"
+)]
 
 use std::hint::black_box;
 use std::path::Path;

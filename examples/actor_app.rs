@@ -8,9 +8,10 @@
 //!
 //! The shop opens, takes orders, closes, and opens again: the orders are still there.
 //!
-//! ractor's features `async-trait` and `cluster` change the shape of its traits. This file compiles with any of them, so
-//! it says `cfg_attr` and `cfg` where your application, which knows what it has turned on, needs one form only:
-//! `#[ractor::async_trait]` above each `impl Actor` with the first, `impl ractor::Message for … {}` with the second.
+//! ractor's features `async-trait` and `cluster` change the shape of its traits. This file compiles with any of them,
+//! so it says `cfg_attr` and `cfg` where your application, which knows what it has turned on, needs one form only:
+//! `#[ractor::async_trait]` above each `impl Actor` with the first, `impl ractor::Message for … {}` with the second,
+//! neither with none of them.
 #![allow(clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
@@ -174,8 +175,9 @@ impl Actor for Shop {
         Ok(())
     }
 
-    /// A supervisor that merely stops kills its children, and what the store has not saved by then is lost. So the clerk
-    /// finishes what it was given, and then the children are stopped in order, the store flushing as it does.
+    /// A supervisor that merely stops kills its children, and what the store has not saved by then is lost. So the
+    /// clerk finishes what it was given, and then the children are stopped and waited for: the store saves everything
+    /// before it ends.
     async fn post_stop(&self, myself: ActorRef<ShopMessage>, state: &mut ShopState) -> Result<(), ActorProcessingErr> {
         state.clerk.drain_and_wait(None).await?;
         myself.stop_children_and_wait(None, None).await;

@@ -1,6 +1,8 @@
 //! The table keeps what was written, refuses what breaks its schema, and leaves everything as it was when it refuses.
 //! Without it a bucket would answer differently from what it stores.
 
+#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -91,6 +91,26 @@ impl<M: Message> Slot<M> {
         self.place.borrow().clone()
     }
 
+    /// Works for the subject for as long as it is wanted: a slot that is closed ends the work.
+    ///
+    /// # Errors
+    /// The work's own, and what the slot was closed with.
+    pub(crate) async fn while_open<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut places = self.place.subscribe();
+        let closed = async move {
+            match places.wait_for(|place| matches!(place, Place::Gone(_))).await.as_deref() {
+                Ok(Place::Gone(error)) => error.clone(),
+                // The sender lives in `self`, so that waiting ends with a place.
+                _ => Error::Stopping,
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            error = closed => Err(error),
+        }
+    }
+
     /// All turns at once: granted when the calls under way have ended, and holding up new ones until it is dropped.
     pub(crate) async fn exclusive(&self) -> Result<SemaphorePermit<'_>> {
         self.admission.acquire_many(ADMITTED).await.map_err(|_| Error::Stopping)

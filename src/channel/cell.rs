@@ -117,8 +117,7 @@ impl ChannelCell {
     /// Everything is to be written again: it may be gone from the disk.
     pub(crate) fn resave(&self) -> Result<Done> {
         let mut inner = self.lock()?;
-        let mut effects = Effects::default();
-        effects.meta_changed = true;
+        let mut effects = Effects { meta_changed: true, ..Effects::default() };
         inner.state.history().into_iter().for_each(|message| effects.history.append(message));
         effects.hints = inner.state.hints().map(|(id, hint)| (id.clone(), hint.clone())).collect();
         Ok(inner.note(effects))

@@ -48,6 +48,7 @@ impl Drop for State {
         if let Some(timer) = &self.timer {
             timer.abort();
         }
+        self.persister.abandoned();
     }
 }
 

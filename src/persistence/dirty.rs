@@ -63,6 +63,8 @@ pub(super) struct Verdict<W> {
     pub(super) failures: Vec<Failure>,
     /// Subjects that failed before and are saved now.
     pub(super) recovered: Vec<Subject>,
+    /// A subject of which nothing is stored any more, nor is to be.
+    pub(super) dropped: Option<Subject>,
 }
 
 impl<W> Default for Verdict<W> {
@@ -74,6 +76,7 @@ impl<W> Default for Verdict<W> {
             unsaved: Vec::new(),
             failures: Vec::new(),
             recovered: Vec::new(),
+            dropped: None,
         }
     }
 }
@@ -98,6 +101,8 @@ struct Entry {
     isolated: Option<Retry>,
     /// Whether a failure of it was reported since it was last saved.
     failing: bool,
+    /// Whether its stored form is to be replaced, which no revision tells, since it was last captured.
+    rewritten: bool,
 }
 
 impl Entry {
@@ -169,7 +174,11 @@ enum Flight {
         /// Whether its timeout has been told.
         overdue: bool,
     },
-    Drop(Subject),
+    Drop {
+        subject: Subject,
+        /// Whether its timeout has been told.
+        overdue: bool,
+    },
 }
 
 /// Why saves are failing.
@@ -218,16 +227,36 @@ impl<W> DirtySet<W> {
         }
     }
 
-    /// A subject stands at a revision that is saved, as after loading.
+    /// A subject stands at a revision that is saved, as after loading. What was known of an earlier one of its name does
+    /// not count any more.
     pub(super) fn loaded(&mut self, subject: Subject, revision: u64) {
-        let entry = self.entries.entry(subject).or_default();
-        entry.newest = entry.newest.max(revision);
-        entry.handed = entry.handed.max(revision);
-        entry.saved = entry.saved.max(revision);
+        let entry = Entry { newest: revision, handed: revision, saved: revision, ..Entry::default() };
+        if let Some(old) = self.entries.insert(subject, entry) {
+            self.waiting_bytes -= old.waiting_bytes;
+        }
     }
 
     /// A subject changed. Answers whether the shell has to be woken. O(1).
     pub(super) fn changed(&mut self, subject: &Subject, revision: u64, bytes: usize, now: Duration) -> bool {
+        let entry = self.entries.get(subject);
+        if entry.is_some_and(|entry| entry.captured.unwrap_or(0).max(entry.handed) >= revision) {
+            // It was captured before it was told.
+            return false;
+        }
+        self.mark(subject, revision, bytes, now)
+    }
+
+    /// What is stored of a subject is to be replaced, at a revision that may be stored already. Answers whether the shell
+    /// has to be woken.
+    pub(super) fn rewritten(&mut self, subject: &Subject, revision: u64, now: Duration) -> bool {
+        let wake = self.mark(subject, revision, 0, now);
+        if let Some(entry) = self.entries.get_mut(subject) {
+            entry.rewritten = true;
+        }
+        wake
+    }
+
+    fn mark(&mut self, subject: &Subject, revision: u64, bytes: usize, now: Duration) -> bool {
         let entry = match self.entries.get_mut(subject) {
             Some(entry) => entry,
             None => self.entries.entry(subject.clone()).or_default(),
@@ -361,7 +390,7 @@ impl<W> DirtySet<W> {
         }
         if let Some((subject, _)) = self.drops.front() {
             let subject = subject.clone();
-            self.flight = Some(Flight::Drop(subject.clone()));
+            self.flight = Some(Flight::Drop { subject: subject.clone(), overdue: false });
             return Next::Drop(subject);
         }
         if let Some(piece) = self.pieces.pop_front() {
@@ -433,6 +462,7 @@ impl<W> DirtySet<W> {
         for subject in &subjects {
             if let Some(entry) = self.entries.get_mut(subject) {
                 entry.dirty_since = None;
+                entry.rewritten = false;
                 entry.captured = Some(entry.newest);
                 let bytes = std::mem::take(&mut entry.waiting_bytes);
                 entry.captured_bytes += bytes;
@@ -451,6 +481,13 @@ impl<W> DirtySet<W> {
     pub(super) fn captured(&mut self, subject: &Subject, revision: u64) {
         if let Some(entry) = self.entries.get_mut(subject) {
             entry.captured = Some(revision);
+            if entry.newest <= revision && !entry.rewritten {
+                // What was told between the start and the capture is in it.
+                entry.dirty_since = None;
+                let bytes = std::mem::take(&mut entry.waiting_bytes);
+                entry.captured_bytes += bytes;
+                self.waiting_bytes -= bytes;
+            }
             entry.newest = entry.newest.max(revision);
         }
     }
@@ -486,11 +523,12 @@ impl<W> DirtySet<W> {
                     self.unsynced_since.get_or_insert(now);
                 }
             }
-            Some(Flight::Drop(subject)) => {
+            Some(Flight::Drop { subject, .. }) => {
                 if let Some((_, token)) = self.drops.pop_front() {
                     verdict.answers.push((token, Ok(())));
                 }
                 verdict.answers.extend(self.forget(&subject, &gone(&subject)));
+                verdict.dropped = Some(subject);
             }
             None => {}
         }
@@ -508,13 +546,16 @@ impl<W> DirtySet<W> {
     pub(super) fn failed(&mut self, error: &Error, now: Duration, jitter: f64) -> Verdict<W> {
         let mut verdict = Verdict::default();
         match self.flight.take() {
-            Some(Flight::Drop(subject)) => {
+            Some(Flight::Drop { subject, .. }) => {
                 if let Some((_, token)) = self.drops.pop_front() {
                     verdict.answers.push((token, Err(error.clone())));
                 }
                 verdict.failures.push(Failure::new(Some(subject), "drop", error.clone(), 1));
                 if matches!(error, Error::Fenced { .. }) {
-                    self.fence(error, now);
+                    self.fence(error, now, &mut verdict);
+                } else if self.backoff.is_none() && self.entries.values().all(|entry| !entry.failing) {
+                    // That it took so long is told by its failure; no save is in trouble.
+                    self.trouble = None;
                 }
             }
             Some(Flight::Commit { subjects, .. }) => {
@@ -522,7 +563,7 @@ impl<W> DirtySet<W> {
                 let covered = self.uncapture(&subjects, now, &mut verdict);
                 match error {
                     Error::Fenced { .. } => {
-                        self.fence(error, now);
+                        self.fence(error, now, &mut verdict);
                         verdict.failures.push(Failure::new(None, "save", error.clone(), 1));
                     }
                     // These say that one of the subjects is at fault, and which one is found out.
@@ -625,40 +666,59 @@ impl<W> DirtySet<W> {
         }
     }
 
-    fn fence(&mut self, error: &Error, now: Duration) {
+    fn fence(&mut self, error: &Error, now: Duration, verdict: &mut Verdict<W>) {
         self.trouble.get_or_insert_with(|| Trouble { since: now, error: error.clone() });
         self.fenced = Some(error.clone());
         self.pieces.clear();
         for target in self.waiters.iter_mut().flat_map(|waiter| &mut waiter.targets) {
             target.outcome.get_or_insert_with(|| Err(error.clone()));
         }
+        verdict.answers.extend(self.drops.drain(..).map(|(_, token)| (token, Err(error.clone()))));
     }
 
-    /// The commit in flight takes longer than it may: its waiters are told, and it goes on.
+    /// The commit in flight takes longer than it may, once more: it goes on. Those who wait for it are told the first
+    /// time, those who wait for what comes after it the next time.
     pub(super) fn overdue(&mut self, error: &Error, now: Duration) -> Verdict<W> {
         let mut verdict = Verdict::default();
-        if let Some(Flight::Commit { subjects, overdue, .. }) = &mut self.flight
-            && !std::mem::replace(overdue, true)
-        {
-            self.trouble.get_or_insert_with(|| Trouble { since: now, error: error.clone() }).error = error.clone();
-            for subject in subjects.iter() {
-                if let Some(entry) = self.entries.get_mut(subject) {
+        let (subjects, operation, told) = match &mut self.flight {
+            Some(Flight::Commit { subjects, overdue, .. }) => {
+                (subjects.clone(), "save", std::mem::replace(overdue, true))
+            }
+            Some(Flight::Drop { subject, overdue }) => {
+                (vec![subject.clone()], "drop", std::mem::replace(overdue, true))
+            }
+            None => return verdict,
+        };
+        self.trouble.get_or_insert_with(|| Trouble { since: now, error: error.clone() }).error = error.clone();
+        if !told {
+            for subject in subjects {
+                if let (Some(entry), "save") = (self.entries.get_mut(&subject), operation) {
                     entry.failing = true;
                 }
-                verdict.failures.push(Failure::new(Some(subject.clone()), "save", error.clone(), 1));
+                verdict.failures.push(Failure::new(Some(subject), operation, error.clone(), 1));
             }
-            for waiter in self.waiters.iter_mut().filter(|waiter| waiter.hurries()) {
-                let hit = waiter.targets.iter_mut().find(|target| {
-                    let captured = self.entries.get(&target.subject).and_then(|entry| entry.captured);
-                    target.outcome.is_none() && captured.is_some_and(|captured| captured >= target.revision)
-                });
-                if let Some(target) = hit {
-                    target.outcome = Some(Err(error.clone()));
-                    waiter.close();
-                }
+        }
+        for waiter in self.waiters.iter_mut().filter(|waiter| waiter.hurries()) {
+            let hit = waiter.targets.iter_mut().find(|target| {
+                let captured = self.entries.get(&target.subject).and_then(|entry| entry.captured);
+                target.outcome.is_none() && (told || captured.is_some_and(|captured| captured >= target.revision))
+            });
+            if let Some(target) = hit {
+                target.outcome = Some(Err(error.clone()));
+                waiter.close();
             }
         }
         verdict.answers = self.answers();
+        if told {
+            // A drop that has not begun is called off; one that has waits for its outcome.
+            let begun = usize::from(operation == "drop");
+            let waiting = self.drops.drain(begun.min(self.drops.len())..);
+            let busy = |subject: &Subject| Error::Transient {
+                operation: format!("dropping {subject} while another commit does not end"),
+                source: None,
+            };
+            verdict.answers.extend(waiting.map(|(subject, token)| (token, Err(busy(&subject)))));
+        }
         verdict
     }
 
@@ -720,6 +780,11 @@ impl<W> DirtySet<W> {
         self.entries.get(subject).map_or(0, |entry| entry.saved)
     }
 
+    /// Whether a revision of a subject is saved at a level.
+    pub(super) fn is_saved(&self, subject: &Subject, revision: u64, level: Durability) -> bool {
+        self.entries.get(subject).is_some_and(|entry| entry.reached(level, self.policy.top_level) >= revision)
+    }
+
     pub(super) fn trouble(&self) -> Option<&Trouble> {
         self.trouble.as_ref()
     }
@@ -733,14 +798,22 @@ impl<W> DirtySet<W> {
         self.trouble.is_some() && self.unsaved_bytes() > self.policy.max_unsaved.saturating_mul(4)
     }
 
-    /// When saving is tried next while it fails.
+    /// When saving is tried next while it fails; none while it is being tried.
     pub(super) fn next_retry(&self) -> Option<Duration> {
+        if self.flight.is_some() {
+            return None;
+        }
         let alone = self.entries.values().filter_map(|entry| entry.isolated).map(|retry| retry.at);
         alone.chain(self.backoff.map(|retry| retry.at)).min()
     }
 
     pub(super) fn in_flight(&self) -> bool {
         self.flight.is_some()
+    }
+
+    /// Whether a commit is in flight or a drop waits for its turn.
+    pub(super) fn is_busy(&self) -> bool {
+        self.flight.is_some() || !self.drops.is_empty()
     }
 }
 

@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use hashbrown::HashMap;
 use ractor::ActorRef;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::task::{AbortHandle, JoinError};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, StoreName, Subject};
@@ -53,8 +54,13 @@ struct Shared {
     actor: Mutex<Option<ActorRef<PersisterMessage>>>,
     /// A wake-up is on its way to the actor already.
     woken: AtomicBool,
+    /// Held from the choice of what to commit to the end of its capture, and from an outcome to the end of what it does
+    /// to the cells: a capture in between would be taken for what the outcome is about, and be forgotten with it.
+    turn: Mutex<()>,
     /// The adapter's commit in flight.
     flight: Mutex<Option<AbortHandle>>,
+    /// Told whenever a commit has ended.
+    landed: Notify,
     /// Saving has ended for good.
     ended: AtomicBool,
     loads: Semaphore,
@@ -140,7 +146,9 @@ impl Persister {
             cells: Mutex::new(HashMap::new()),
             actor: Mutex::new(None),
             woken: AtomicBool::new(false),
+            turn: Mutex::new(()),
             flight: Mutex::new(None),
+            landed: Notify::new(),
             ended: AtomicBool::new(false),
             loads: Semaphore::new(options.load_concurrency),
             counts: Counts::default(),
@@ -168,6 +176,15 @@ impl Persister {
         self.shared.woken.store(false, Ordering::SeqCst);
     }
 
+    /// The actor is dead. The wake-ups that it had not looked at are gone with it, and whoever sent them still waits.
+    pub(super) fn abandoned(&self) {
+        self.shared.woken.store(false, Ordering::SeqCst);
+        // Without a runtime there is nobody left to wait.
+        if !self.shared.ended.load(Ordering::SeqCst) && tokio::runtime::Handle::try_current().is_ok() {
+            self.wake();
+        }
+    }
+
     /// A bucket or channel is there, and stands at a revision that is saved.
     pub(crate) fn register(&self, cell: Arc<dyn Cell>, revision: u64) {
         lock(&self.shared.dirty).loaded(cell.subject().clone(), revision);
@@ -185,12 +202,24 @@ impl Persister {
         }
     }
 
+    /// What is stored of a subject is to be replaced by what its cell has been given for that.
+    pub(crate) fn rewritten(&self, subject: &Subject, revision: u64) {
+        let now = self.shared.now();
+        if lock(&self.shared.dirty).rewritten(subject, revision, now) {
+            self.wake();
+        }
+    }
+
     /// Waits until a revision of a subject is saved at a level.
     ///
     /// # Errors
     /// What the commit said; `Stopping` where saving has ended.
     pub(crate) async fn saved(&self, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
-        self.wait(|dirty, token| dirty.await_saved(subject, revision, level, token)).await
+        match self.wait(|dirty, token| dirty.await_saved(subject, revision, level, token)).await {
+            // The last flush of a stop may have saved it before it was asked for.
+            Err(Error::Stopping) if lock(&self.shared.dirty).is_saved(subject, revision, level) => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// Waits until a revision of a subject is saved at a level, however often that fails first; hurries nothing.
@@ -214,9 +243,7 @@ impl Persister {
     /// # Errors
     /// What the adapter said; the subject is still there then.
     pub(crate) async fn drop_stored(&self, subject: &Subject) -> Result<()> {
-        self.wait(|dirty, token| dirty.drop_subject(subject.clone(), token)).await?;
-        lock(&self.shared.cells).remove(subject);
-        Ok(())
+        self.wait(|dirty, token| dirty.drop_subject(subject.clone(), token)).await
     }
 
     /// Forgets a subject with what is unsaved of it.
@@ -231,12 +258,13 @@ impl Persister {
         &self,
         register: impl FnOnce(&mut DirtySet<Token>, Token) -> Option<(Token, Result<()>)>,
     ) -> Result<()> {
-        if self.shared.ended.load(Ordering::SeqCst) {
-            return Err(Error::Stopping);
-        }
         let (token, outcome) = oneshot::channel();
         let in_flight = {
             let mut dirty = lock(&self.shared.dirty);
+            // Under the lock: who has registered when saving ends is told so, who comes later has to see it here.
+            if self.shared.ended.load(Ordering::SeqCst) {
+                return Err(Error::Stopping);
+            }
             if let Some((_, answer)) = register(&mut dirty, token) {
                 return answer;
             }
@@ -271,46 +299,60 @@ impl Persister {
             if self.shared.ended.load(Ordering::SeqCst) {
                 return None;
             }
-            let now = self.shared.now();
-            let next = lock(&self.shared.dirty).next(now);
-            match next {
-                Next::Rest => return None,
-                Next::WaitUntil(at) => return Some(at.saturating_sub(now)),
-                Next::Drop(subject) => {
-                    let save = match &subject {
-                        Subject::Bucket(name) => Save::DropBucket(name.clone()),
-                        Subject::Channel(id) => Save::DropChannel(id.clone()),
-                    };
-                    self.launch(vec![save], self.shared.capabilities.durability, 0, None);
-                    return None;
+            let step = {
+                let _turn = lock(&self.shared.turn);
+                self.step()
+            };
+            match step {
+                Step::Rest => return None,
+                Step::Wait(delay) => return Some(delay),
+                Step::Settled(verdict) => self.tell_all(verdict),
+            }
+        }
+    }
+
+    /// One step, in the persister's turn.
+    fn step(&self) -> Step {
+        let now = self.shared.now();
+        let next = lock(&self.shared.dirty).next(now);
+        match next {
+            Next::Rest => Step::Rest,
+            Next::WaitUntil(at) => Step::Wait(at.saturating_sub(now)),
+            Next::Drop(subject) => {
+                let save = match &subject {
+                    Subject::Bucket(name) => Save::DropBucket(name.clone()),
+                    Subject::Channel(id) => Save::DropChannel(id.clone()),
+                };
+                self.launch(vec![save], self.shared.capabilities.durability, 0);
+                Step::Rest
+            }
+            Next::Commit { subjects, level, sync } => {
+                let mut saves = Vec::with_capacity(subjects.len());
+                let mut bytes = 0;
+                for subject in &subjects {
+                    let cell = lock(&self.shared.cells).get(subject).cloned();
+                    let Some(cell) = cell else { continue };
+                    let captured = cell.capture();
+                    bytes += captured.bytes;
+                    saves.extend(captured.saves);
+                    lock(&self.shared.dirty).captured(subject, captured.revision);
                 }
-                Next::Commit { subjects, level, sync } => {
-                    let mut saves = Vec::with_capacity(subjects.len());
-                    let mut bytes = 0;
-                    for subject in &subjects {
-                        let cell = lock(&self.shared.cells).get(subject).cloned();
-                        let Some(cell) = cell else { continue };
-                        let captured = cell.capture();
-                        bytes += captured.bytes;
-                        saves.extend(captured.saves);
-                        lock(&self.shared.dirty).captured(subject, captured.revision);
-                    }
-                    if saves.is_empty() && !sync {
-                        // Everything was captured by an earlier commit.
-                        let verdict = lock(&self.shared.dirty).saved(now);
-                        self.settle(verdict);
-                        continue;
-                    }
-                    self.launch(saves, level, bytes, Some(self.shared.options.commit_timeout));
-                    return None;
+                if saves.is_empty() && !sync {
+                    // Everything was captured by an earlier commit.
+                    let verdict = lock(&self.shared.dirty).saved(now);
+                    self.settle_cells(&verdict);
+                    return Step::Settled(verdict);
                 }
+                self.launch(saves, level, bytes);
+                Step::Rest
             }
         }
     }
 
     /// Hands a commit to the adapter, in tasks of their own. A panic of the adapter is an unknown outcome.
-    fn launch(&self, saves: Vec<Save>, level: Durability, bytes: usize, limit: Option<Duration>) {
+    fn launch(&self, saves: Vec<Save>, level: Durability, bytes: usize) {
         let shared = &self.shared;
+        let limit = shared.options.commit_timeout;
         let commit = Commit::new(shared.store.clone(), shared.epoch, level, saves);
         let adapter = Arc::clone(&shared.adapter);
         let persister = self.clone();
@@ -318,17 +360,14 @@ impl Persister {
         let mut work = tokio::spawn(async move { adapter.commit(&commit).await });
         *lock(&shared.flight) = Some(work.abort_handle());
         tokio::spawn(async move {
-            let ended = match limit {
-                None => work.await,
-                Some(limit) => match tokio::time::timeout(limit, &mut work).await {
-                    Ok(ended) => ended,
-                    Err(_) => {
-                        persister.overdue(limit);
-                        work.await
-                    }
-                },
+            // It is waited for however long it takes, but whoever waits for it is told in time.
+            let ended = loop {
+                match tokio::time::timeout(limit, &mut work).await {
+                    Ok(ended) => break ended,
+                    Err(_) => persister.overdue(limit),
+                }
             };
-            let outcome = ended.unwrap_or_else(|error| Err(died("commit", error)));
+            let outcome = ended.unwrap_or_else(|error| Err(blocking::lost("commit", &error)));
             persister.finished(outcome, bytes, begun.elapsed());
         });
     }
@@ -337,38 +376,48 @@ impl Persister {
         let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
         let error = Error::unknown("commit", slow);
         let verdict = lock(&self.shared.dirty).overdue(&error, self.shared.now());
-        self.settle(verdict);
+        self.tell_all(verdict);
     }
 
     fn finished(&self, outcome: Result<()>, bytes: usize, took: Duration) {
         let counts = &self.shared.counts;
         counts.last_commit_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        *lock(&self.shared.flight) = None;
-        let now = self.shared.now();
-        let verdict = match &outcome {
-            Ok(()) => {
-                counts.commits.fetch_add(1, Ordering::Relaxed);
-                counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-                lock(&self.shared.dirty).saved(now)
-            }
-            Err(error) => {
-                counts.failed_commits.fetch_add(1, Ordering::Relaxed);
-                lock(&self.shared.dirty).failed(error, now, jitter())
-            }
+        let verdict = {
+            let _turn = lock(&self.shared.turn);
+            *lock(&self.shared.flight) = None;
+            let now = self.shared.now();
+            let verdict = match &outcome {
+                Ok(()) => {
+                    counts.commits.fetch_add(1, Ordering::Relaxed);
+                    counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                    lock(&self.shared.dirty).saved(now)
+                }
+                Err(error) => {
+                    counts.failed_commits.fetch_add(1, Ordering::Relaxed);
+                    lock(&self.shared.dirty).failed(error, now, jitter())
+                }
+            };
+            self.settle_cells(&verdict);
+            verdict
         };
-        self.settle(verdict);
+        self.tell_all(verdict);
+        self.shared.landed.notify_waiters();
         self.wake();
     }
 
-    /// Carries out what an outcome entails: cells first, so that whoever is answered finds them settled.
-    fn settle(&self, verdict: Verdict<Token>) {
-        let Verdict { answers, saved, handed, unsaved, failures, recovered } = verdict;
-        let cells: Vec<(Subject, Arc<dyn Cell>)> = {
-            let cells = lock(&self.shared.cells);
-            let all = saved.iter().chain(&handed).chain(&unsaved);
-            all.filter_map(|subject| Some((subject.clone(), Arc::clone(cells.get(subject)?)))).collect()
+    /// Carries out what an outcome means for the cells, in the persister's turn; before anybody is told, so that whoever
+    /// is answered finds them settled.
+    fn settle_cells(&self, verdict: &Verdict<Token>) {
+        let Verdict { saved, handed, unsaved, dropped, .. } = verdict;
+        let cells: Vec<(&Subject, Arc<dyn Cell>)> = {
+            let mut cells = lock(&self.shared.cells);
+            if let Some(dropped) = dropped {
+                cells.remove(dropped);
+            }
+            let all = saved.iter().chain(handed).chain(unsaved);
+            all.filter_map(|subject| Some((subject, Arc::clone(cells.get(subject)?)))).collect()
         };
-        for (subject, cell) in &cells {
+        for (subject, cell) in cells {
             if saved.binary_search(subject).is_ok() {
                 cell.saved();
             } else if unsaved.binary_search(subject).is_ok() {
@@ -377,6 +426,11 @@ impl Persister {
                 cell.handed();
             }
         }
+    }
+
+    /// Tells everybody of an outcome, once it is settled.
+    fn tell_all(&self, verdict: Verdict<Token>) {
+        let Verdict { answers, saved, failures, recovered, .. } = verdict;
         for subject in &recovered {
             tracing::info!(store = %self.shared.store, %subject, "saving works again");
         }
@@ -457,7 +511,7 @@ impl Persister {
             Error::transient(format!("loading {subject}"), slow)
         })?;
         self.shared.counts.loads.fetch_add(1, Ordering::Relaxed);
-        ended.unwrap_or_else(|error| Err(died("load", error)))
+        ended.unwrap_or_else(|error| Err(blocking::lost("load", &error)))
     }
 
     /// Tells that a subject was loaded.
@@ -522,14 +576,57 @@ impl Persister {
     /// Saves what is unsaved, for as long as `stop_timeout` allows, then ends saving for good and releases the store's
     /// claim. Answers what could not be saved and why.
     pub(crate) async fn stop(&self) -> (Vec<Subject>, Option<Error>) {
-        let limit = Instant::now() + self.shared.options.stop_timeout;
+        let stop_timeout = self.shared.options.stop_timeout;
+        let limit = Instant::now() + stop_timeout;
+        // Closing may hang as well as committing: a part of the time is kept for it.
+        let saving = limit - (stop_timeout / 10).min(Duration::from_secs(1));
+        let mut failure = self.last_flush(saving).await;
+        let superseded = match &failure {
+            None => self.is_superseded(saving).await,
+            Some(error) => matches!(error, Error::Fenced { .. }),
+        };
+        self.shared.ended.store(true, Ordering::SeqCst);
+        if let Some(flight) = lock(&self.shared.flight).take() {
+            flight.abort();
+        }
+        let (unsaved, answers) = {
+            let mut dirty = lock(&self.shared.dirty);
+            (dirty.unsaved(), dirty.dismiss(&Error::Stopping))
+        };
+        answer(answers);
+        if superseded {
+            // The claim is the successor's, and not ours to release.
+            return (unsaved, failure);
+        }
+        match tokio::time::timeout_at(limit, self.shared.adapter.close(&self.shared.store)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.report(Failure::new(None, "close", error.clone(), 1));
+                failure.get_or_insert(error);
+            }
+            Err(_) => {
+                failure.get_or_insert_with(|| timed_out("close", "the adapter did not close in time"));
+            }
+        }
+        (unsaved, failure)
+    }
+
+    /// Flushes until it succeeds, fails for good, or the time is over. Answers why something is unsaved.
+    async fn last_flush(&self, limit: Instant) -> Option<Error> {
         let mut failure = None;
         for attempt in 1.. {
-            match tokio::time::timeout_at(limit, self.flush(None)).await {
-                Ok(Ok(())) => {
-                    failure = None;
-                    break;
+            let flushed = async {
+                loop {
+                    self.flush(None).await?;
+                    // Drops that have been accepted are finished, too.
+                    self.landed().await;
+                    if lock(&self.shared.dirty).unsaved().is_empty() {
+                        return Ok::<(), Error>(());
+                    }
                 }
+            };
+            match tokio::time::timeout_at(limit, flushed).await {
+                Ok(Ok(())) => return None,
                 Ok(Err(error)) => {
                     let again = error.is_retryable();
                     failure = Some(error);
@@ -540,37 +637,48 @@ impl Persister {
                     tokio::time::sleep_until(pause).await;
                 }
                 Err(_) => {
-                    let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, "the last commit did not end in time");
-                    failure.get_or_insert_with(|| Error::unknown("commit", slow));
+                    failure.get_or_insert_with(|| timed_out("commit", "the last commit did not end in time"));
                     break;
                 }
             }
         }
-        self.shared.ended.store(true, Ordering::SeqCst);
-        if let Some(flight) = lock(&self.shared.flight).take() {
-            flight.abort();
-        }
-        let (unsaved, answers) = {
-            let mut dirty = lock(&self.shared.dirty);
-            (dirty.unsaved(), dirty.dismiss(&Error::Stopping))
-        };
-        answer(answers);
-        let close = self.shared.adapter.close(&self.shared.store);
-        // Closing may hang as well as committing; a second is what a stop that has run out of time still grants.
-        let grace = limit.max(Instant::now() + Duration::from_secs(1));
-        match tokio::time::timeout_at(grace, close).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                self.report(Failure::new(None, "close", error.clone(), 1));
-                failure.get_or_insert(error);
-            }
-            Err(_) => {
-                let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, "the adapter did not close in time");
-                failure.get_or_insert_with(|| Error::unknown("close", slow));
-            }
-        }
-        (unsaved, failure)
+        failure
     }
+
+    /// Waits until no commit is in flight and no drop waits for its turn.
+    async fn landed(&self) {
+        loop {
+            let landed = self.shared.landed.notified();
+            tokio::pin!(landed);
+            // Before the look, so that what ends after it is noticed.
+            landed.as_mut().enable();
+            if !lock(&self.shared.dirty).is_busy() {
+                return;
+            }
+            landed.await;
+        }
+    }
+
+    /// Whether a later claim owns the store by now. A commit of nothing tells; one in flight would have told already.
+    async fn is_superseded(&self, limit: Instant) -> bool {
+        if !self.shared.capabilities.fencing {
+            return false;
+        }
+        let Shared { store, epoch, capabilities, .. } = &*self.shared;
+        let nothing = Commit::new(store.clone(), *epoch, capabilities.durability, Vec::new());
+        let outcome = tokio::time::timeout_at(limit, self.shared.adapter.commit(&nothing)).await;
+        matches!(outcome, Ok(Err(Error::Fenced { .. })))
+    }
+}
+
+/// What [`Persister::step`] came to.
+enum Step {
+    /// There is nothing to do before the next wake-up.
+    Rest,
+    /// There will be something to do.
+    Wait(Duration),
+    /// There was nothing to hand over; this follows all the same.
+    Settled(Verdict<Token>),
 }
 
 impl Shared {
@@ -594,8 +702,8 @@ fn answer(answers: Vec<(Token, Result<()>)>) {
     }
 }
 
-fn died(operation: &'static str, error: JoinError) -> Error {
-    Error::unknown(operation, error)
+fn timed_out(operation: &'static str, what: &'static str) -> Error {
+    Error::unknown(operation, std::io::Error::new(std::io::ErrorKind::TimedOut, what))
 }
 
 /// A number from 0 to 1 that needs no seed: it only spreads retries.

@@ -49,7 +49,7 @@ impl Filter {
             if path.split('.').any(str::is_empty) {
                 return Err(Error::invalid_argument(format!("path {path:?} has an empty name")));
             }
-            if value.clone().settle_numbers().is_some() {
+            if value.non_finite().is_some() {
                 return Err(Error::invalid_argument(format!("the number compared with {path:?} is not finite")));
             }
         }

@@ -4,13 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ractor::Actor;
+use ractor::{Actor, ActorStatus};
 use tokio::time::Instant;
 
+use crate::base::blocking;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, Subject};
 use crate::base::slot::{Place, Slot};
-use crate::bucket::{Bucket, BucketActor, BucketMessage, BucketStart};
+use crate::bucket::{Bucket, BucketActor, BucketMessage, BucketStart, DEFAULT_TIMEOUT};
 use crate::persistence::{BucketCell, Cell, LoadFailure, Persister};
 use crate::records::{BucketDefinition, BucketSnapshot, Restored, Schema, Table};
 use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
@@ -67,7 +68,7 @@ impl Inner {
             }
             outcome.map(|()| inner.handle_of(&entry))
         });
-        work.await.unwrap_or_else(|error| Err(Error::unknown("defining a bucket", error)))
+        work.await.unwrap_or_else(|error| Err(blocking::lost("defining a bucket", &error)))
     }
 
     fn handle_of(&self, entry: &BucketEntry) -> Bucket {
@@ -90,7 +91,7 @@ impl Inner {
         let subject = entry.slot.subject().clone();
         let mut table = Table::new(Arc::clone(&entry.schema));
         if let (Some(persister), Some(cell)) = (&self.persister, &entry.cell) {
-            let stored = self.load_or_start_empty(persister, entry).await?;
+            let stored = entry.slot.while_open(self.load_or_start_empty(persister, entry)).await?;
             let stored_revision = stored.as_ref().map_or(0, |snapshot| snapshot.revision);
             let mut altered = false;
             if let Some(snapshot) = stored {
@@ -101,7 +102,7 @@ impl Inner {
             persister.register(Arc::clone(cell) as Arc<dyn Cell>, stored_revision);
             if altered {
                 cell.replace(table.snapshot());
-                persister.changed(&subject, table.revision(), 0);
+                persister.rewritten(&subject, table.revision());
             }
             let (count, took) = (table.len(), begun.elapsed());
             if let Err(error) = self.spawn_bucket(entry, table).await {
@@ -158,6 +159,10 @@ impl Inner {
     /// Restarts a bucket from its last save and its unsaved commits.
     pub(super) async fn revive_bucket(self: &Arc<Self>, name: &BucketName) {
         let Some(entry) = lock(&self.buckets).get(name).cloned() else { return };
+        if matches!(entry.slot.place(), Place::Running(actor) if actor.get_status() < ActorStatus::Stopping) {
+            // It was dropped and defined again meanwhile.
+            return;
+        }
         if !entry.slot.restarting() {
             return;
         }
@@ -172,7 +177,8 @@ impl Inner {
         for attempt in 1.. {
             match self.restart_bucket(&entry).await {
                 Ok(()) => return,
-                Err(_) if self.is_stopping() => return,
+                // Stopped, dropped or detached meanwhile.
+                Err(_) if matches!(entry.slot.place(), Place::Gone(_)) => return,
                 Err(Error::Stopping) => return,
                 Err(error) => {
                     self.report(Failure::new(Some(subject.clone()), "restart", error.clone(), attempt));
@@ -183,7 +189,13 @@ impl Inner {
                 }
             }
             // The adapter may be back later; callers wait within their timeouts.
-            tokio::time::sleep(pause).await;
+            let rest = async {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            };
+            if entry.slot.while_open(rest).await.is_err() {
+                return;
+            }
             pause = (pause * 2).min(LAST_PAUSE);
         }
     }
@@ -195,9 +207,11 @@ impl Inner {
         };
         // Taken before the load: what is saved in between is in both, and nothing is in neither.
         let unsaved = cell.overlay();
-        let mut snapshot = persister.load_bucket(entry.name()).await?.unwrap_or_default();
+        let mut snapshot = entry.slot.while_open(persister.load_bucket(entry.name())).await?.unwrap_or_default();
         if let Some(change) = unsaved {
             snapshot.apply(&change);
+            // The actor may have died before it could tell of its last change.
+            persister.changed(cell.subject(), change.revision(), 0);
         }
         if snapshot.schema_version == 0 {
             snapshot.schema_version = entry.schema.schema_version();
@@ -205,7 +219,7 @@ impl Inner {
         let Restored { table, altered } = restore(&entry.schema, snapshot).await?;
         if altered {
             cell.replace(table.snapshot());
-            persister.changed(cell.subject(), table.revision(), 0);
+            persister.rewritten(cell.subject(), table.revision());
         }
         self.spawn_bucket(entry, table).await
     }
@@ -217,7 +231,7 @@ impl Inner {
         let entry = lock(&self.buckets).get(name).cloned().ok_or_else(undefined)?;
         let inner = Arc::clone(self);
         let work = tokio::spawn(async move { inner.end_entry(&entry, fate).await });
-        work.await.unwrap_or_else(|error| Err(Error::unknown("ending a bucket", error)))
+        work.await.unwrap_or_else(|error| Err(blocking::lost("ending a bucket", &error)))
     }
 
     async fn end_entry(self: &Arc<Self>, entry: &BucketEntry, fate: Fate) -> Result<()> {
@@ -225,7 +239,8 @@ impl Inner {
         let subject = Subject::Bucket(name.clone());
         // Waits for the calls under way, and keeps new ones waiting until the outcome is known.
         let _alone = entry.slot.exclusive().await?;
-        if let Place::Gone(error) = entry.slot.place() {
+        if let Place::Gone(error @ (Error::Stopping | Error::BucketNotDefined { .. })) = entry.slot.place() {
+            // With any other error it was given up, and ending it is the way to define it anew.
             return Err(error);
         }
         if let (Some(persister), Some(cell)) = (&self.persister, &entry.cell) {
@@ -240,23 +255,38 @@ impl Inner {
                 }
                 return Err(error);
             }
-            persister.forget(&subject);
         }
         self.children.dismiss(&subject);
+        if let Place::Running(actor) = entry.slot.place() {
+            // What was posted goes before the end; an actor that is dead already has nothing left to drain.
+            let _dead = actor.drain_and_wait(None).await;
+        }
+        if let Some(persister) = self.persister.as_ref().filter(|_| entry.cell.is_some()) {
+            if fate == Fate::Detach
+                && let Err(error) = persister.flush(Some(&subject)).await
+            {
+                // What was posted meanwhile is not saved: it serves on.
+                self.revive(Child::Subject(subject));
+                return Err(error);
+            }
+            // Not before its actor is dead: an event of it would be taken for a change of the next one of its name.
+            persister.forget(&subject);
+        }
         if let Place::Running(actor) = self.undefine(entry, Error::BucketNotDefined { bucket: name.clone() }) {
-            // An actor that is dead already is as good as stopped.
+            // It may have been restarted meanwhile. An actor that is dead already is as good as stopped.
             let _dead = actor.stop_and_wait(None, None).await;
         }
         Ok(())
     }
 
     async fn resave(&self, persister: &Persister, cell: &Arc<BucketCell>, entry: &BucketEntry) {
-        if let Place::Running(actor) = entry.slot.place()
+        // One that is being restarted is waited for.
+        if let Ok(actor) = entry.slot.actor(Instant::now() + DEFAULT_TIMEOUT).await
             && let Ok(ractor::rpc::CallResult::Success(Ok(snapshot))) = actor.call(BucketMessage::Snapshot, None).await
         {
             let revision = snapshot.revision;
             cell.replace(snapshot);
-            persister.changed(cell.subject(), revision, 0);
+            persister.rewritten(cell.subject(), revision);
         }
     }
 
@@ -289,6 +319,5 @@ pub(super) fn starts_empty(persister: &Persister, error: &Error) -> bool {
 /// Binding and checking a large bucket takes long: off the async workers.
 async fn restore(schema: &Arc<Schema>, snapshot: BucketSnapshot) -> Result<Restored> {
     let schema = Arc::clone(schema);
-    let work = tokio::task::spawn_blocking(move || Table::restore(schema, snapshot));
-    work.await.unwrap_or_else(|error| Err(Error::unknown("restoring a bucket", error)))
+    blocking::run("restoring a bucket", move || Table::restore(schema, snapshot)).await
 }

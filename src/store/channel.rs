@@ -7,6 +7,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{ChannelId, Subject};
@@ -54,7 +55,7 @@ impl Inner {
             let (inner, id, options) = (Arc::clone(self), id.clone(), options.clone());
             // In a task of its own, so that a caller who stops waiting leaves no half-open channel.
             let work = tokio::spawn(async move { inner.start_channel(id, options, persister).await });
-            work.await.unwrap_or_else(|error| Err(Error::unknown("opening a channel", error)))
+            work.await.unwrap_or_else(|error| Err(blocking::lost("opening a channel", &error)))
         });
         let live = match opening.await {
             Ok(live) => live,
@@ -228,7 +229,7 @@ impl Inner {
                 None => Err(Error::UnknownChannel { id: id.to_string() }),
             }
         });
-        work.await.unwrap_or_else(|error| Err(Error::unknown("ending a channel", error)))
+        work.await.unwrap_or_else(|error| Err(blocking::lost("ending a channel", &error)))
     }
 
     async fn end_live_channel(self: &Arc<Self>, id: &ChannelId, live: &Live, fate: Fate) -> Result<()> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorCell};
 
+use crate::base::blocking;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, ChannelId, StoreName};
 use crate::bucket::Bucket;
@@ -251,7 +252,7 @@ impl Store {
         let inner = Arc::clone(&self.inner);
         // In a task of its own, so that stopping goes on when nobody waits for it any more.
         let work = tokio::spawn(async move { inner.shut_down().await });
-        let report = work.await.map_err(|error| Error::unknown("stopping", error))?;
+        let report = work.await.map_err(|error| blocking::lost("stopping", &error))?;
         if let Some(supervisor) = self.inner.supervisor.get() {
             // A supervisor that is dead already is as good as stopped.
             let _dead = supervisor.stop_and_wait(None, None).await;

@@ -162,6 +162,19 @@ impl Value {
         }
     }
 
+    /// The path of the first number that is not finite, `""` for the value itself.
+    pub(crate) fn non_finite(&self) -> Option<String> {
+        match self {
+            Self::Float(number) => (!number.is_finite()).then(String::new),
+            Self::Array(items) => items
+                .iter()
+                .enumerate()
+                .find_map(|(index, item)| Some(join_path(&index.to_string(), &item.non_finite()?))),
+            Self::Object(object) => object.iter().find_map(|(name, item)| Some(join_path(name, &item.non_finite()?))),
+            _ => None,
+        }
+    }
+
     /// Turns −0.0 into 0.0 everywhere in it; answers the path of the first number that is not finite, `""` for the value
     /// itself.
     pub(crate) fn settle_numbers(&mut self) -> Option<String> {

@@ -422,8 +422,8 @@ mod tests {
 
     #[test]
     fn integers_beyond_64_bits_become_what_no_record_takes() {
-        assert_eq!(to_value(&u64::MAX).unwrap().settle_numbers(), Some(String::new()));
-        let mut nested = to_value(&serde_json::json!({ "a": [0, u64::MAX] })).unwrap();
-        assert_eq!(nested.settle_numbers().as_deref(), Some("a.1"));
+        assert_eq!(to_value(&u64::MAX).unwrap().non_finite(), Some(String::new()));
+        let nested = to_value(&serde_json::json!({ "a": [0, u64::MAX] })).unwrap();
+        assert_eq!(nested.non_finite().as_deref(), Some("a.1"));
     }
 }

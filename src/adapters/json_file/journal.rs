@@ -1,0 +1,571 @@
+//! A journal: the changes since a checkpoint, one sealed line per commit, in room that was made durable beforehand.
+//!
+//! Pure: texts in, texts out. The rules and why they hold after a power cut are in `docs/format.md`.
+
+use std::path::Path;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+
+use crate::adapters::json_file::error::{Fault, Refused, parse};
+use crate::adapters::json_file::names::{Ids, kind};
+use crate::adapters::json_file::seal::{self, VERSION};
+
+const FORMAT: &str = "ractor-persistence/json_file/journal";
+/// Fills the room behind the last line. JSON has none in its compact form: inside of texts it is escaped.
+const FILL: u8 = b'\t';
+/// How every line with changes ends; no end mark does.
+const LINE_END: &[u8] = b"]}\n";
+/// What a medium writes as a whole.
+const SECTOR: u64 = 512;
+/// Files end at multiples of this, so that an end mark lies within one sector.
+const PAGE: u64 = 4_096;
+/// The most room that is added at once, beyond what a line needs.
+const MAX_GROWTH: u64 = 256 * 1024;
+/// No end mark is longer.
+const MAX_MARK: u64 = 64;
+
+/// The first line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// The generation of the checkpoint that it continues; 0 for none.
+    pub(super) generation: u64,
+    /// That checkpoint's checksum.
+    pub(super) follows: Option<u32>,
+    /// The subject was dropped.
+    pub(super) dropped: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeaderText {
+    #[serde(rename = "crc")]
+    _crc: IgnoredAny,
+    format: String,
+    #[serde(rename = "version")]
+    _version: IgnoredAny,
+    store: String,
+    bucket: Option<String>,
+    channel: Option<String>,
+    generation: u64,
+    follows: String,
+    #[serde(default)]
+    dropped: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<C> {
+    #[serde(rename = "crc")]
+    _crc: IgnoredAny,
+    n: u64,
+    synced: u64,
+    changes: Vec<C>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mark {
+    #[serde(rename = "crc")]
+    _crc: IgnoredAny,
+    end: u64,
+}
+
+/// Where the next line of a journal goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Pen {
+    /// The header's checksum, which every line's continues.
+    seed: u32,
+    /// The number of the next line.
+    pub(super) next: u64,
+    /// The number of the last line that is known to be durable.
+    pub(super) synced: u64,
+    /// Where the next line begins.
+    pub(super) at: u64,
+    /// Where the end mark ends.
+    pub(super) end: u64,
+}
+
+/// A text to write, and where.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Patch {
+    pub(super) at: u64,
+    pub(super) text: Vec<u8>,
+}
+
+/// What writing a line takes.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// More room, to be written and synced before the line is.
+    pub(super) room: Option<Patch>,
+    /// The line, and fill over what is left of the old end mark.
+    pub(super) line: Patch,
+    /// The pen afterwards.
+    pub(super) after: Pen,
+}
+
+/// A journal that was read.
+#[derive(Debug)]
+pub(super) struct Lines<C> {
+    /// The saves of all lines, in order.
+    pub(super) saves: Vec<C>,
+    pub(super) pen: Pen,
+    /// Where the first line begins that no later one attests, if there is one.
+    pub(super) unattested: Option<u64>,
+    /// What had to be cut.
+    pub(super) torn: Option<Torn>,
+}
+
+/// A tail that was never acknowledged at a level that survives what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Torn {
+    /// The line, counted from 1 with the header.
+    pub(super) line: u64,
+    /// From where to where it goes in the file.
+    pub(super) from: u64,
+    pub(super) to: u64,
+}
+
+/// The text of a whole journal without lines, and where the first one goes.
+pub(super) fn fresh(ids: &Ids, header: &Header) -> Result<(Vec<u8>, Pen), Refused> {
+    let quoted = |text: &str| serde_json::to_string(text).map_err(|_| Refused::Json);
+    let members = format!(
+        "\"format\":{},\"version\":{VERSION},\"store\":{},\"{}\":{},\"generation\":{},\"follows\":{}{}",
+        quoted(FORMAT)?,
+        quoted(ids.store.as_str())?,
+        kind(&ids.subject),
+        quoted(ids.subject.name())?,
+        header.generation,
+        quoted(&header.follows.map(seal::digits).unwrap_or_default())?,
+        if header.dropped { ",\"dropped\":true" } else { "" },
+    );
+    let mut text = seal::line(seal::ALONE, members.as_bytes());
+    let seed = seal::open(seal::LINE, seal::ALONE, &text).ok_or(Refused::Json)?;
+    text.push(b'\n');
+    let at = text.len() as u64;
+    let end = (at + MAX_MARK).checked_next_multiple_of(PAGE).ok_or(Refused::TooLarge)?;
+    text.extend(room(seed, at, end)?);
+    Ok((text, Pen { seed, next: 1, synced: 0, at, end }))
+}
+
+/// A newline and the line that says where the file ends.
+fn mark(seed: u32, end: u64) -> Vec<u8> {
+    let mut text = vec![b'\n'];
+    text.extend(seal::line(seed, format!("\"end\":{end}").as_bytes()));
+    text.push(b'\n');
+    text
+}
+
+/// Fill and an end mark, from one position to another.
+fn room(seed: u32, from: u64, end: u64) -> Result<Vec<u8>, Refused> {
+    let mark = mark(seed, end);
+    let fill = end.checked_sub(from).and_then(|length| length.checked_sub(mark.len() as u64));
+    let fill = fill.and_then(|fill| usize::try_from(fill).ok()).ok_or(Refused::TooLarge)?;
+    let mut text = vec![FILL; fill];
+    text.extend(mark);
+    Ok(text)
+}
+
+impl Pen {
+    /// What it takes to write a line with these saves.
+    pub(super) fn entry<C: Serialize>(&self, saves: &[C]) -> Result<Entry, Refused> {
+        let mut members = format!("\"n\":{},\"synced\":{},\"changes\":", self.next, self.synced).into_bytes();
+        serde_json::to_writer(&mut members, saves).map_err(|_| Refused::Json)?;
+        let mut text = seal::line(self.seed, &members);
+        text.push(b'\n');
+        let behind = self.at.checked_add(text.len() as u64).ok_or(Refused::TooLarge)?;
+        let mut after = Self { next: self.next + 1, at: behind, ..self.clone() };
+        let free = self.end.saturating_sub(mark(self.seed, self.end).len() as u64);
+        let mut more = None;
+        if behind > free {
+            let growth = self.end.clamp(PAGE, MAX_GROWTH);
+            let least = self.end.checked_add(growth).ok_or(Refused::TooLarge)?.max(behind.saturating_add(MAX_MARK));
+            after.end = least.checked_next_multiple_of(PAGE).ok_or(Refused::TooLarge)?;
+            more = Some(Patch { at: self.end, text: room(self.seed, self.end, after.end)? });
+            // Nothing of the old mark may stay behind the line.
+            let rest = usize::try_from(self.end.saturating_sub(behind)).map_err(|_| Refused::TooLarge)?;
+            text.resize(text.len() + rest, FILL);
+        }
+        Ok(Entry { room: more, line: Patch { at: self.at, text }, after })
+    }
+}
+
+/// Reads the header and checks that the journal is the one that it was opened for; answers where the lines begin.
+pub(super) fn header(path: &Path, ids: &Ids, text: &[u8]) -> Result<(Header, Pen), Fault> {
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let seed = seal::open(seal::LINE, seal::ALONE, line);
+    if let Some((format, found)) = seal::claimed(line)
+        && format == FORMAT
+        && found != VERSION
+    {
+        return Err(Fault::Version { path: path.to_path_buf(), format, found });
+    }
+    let corrupt = |reason: &str| Fault::corrupt_line(path, 1, reason);
+    let Some(seed) = seed.filter(|_| line.len() < text.len()) else {
+        return Err(corrupt("its checksum does not match: it was damaged, cut short or edited"));
+    };
+    let read: HeaderText = parse(line).map_err(|reason| corrupt(&reason))?;
+    if read.format != FORMAT {
+        return Err(corrupt(&format!("it has the format {:?}", read.format)));
+    }
+    let (bucket, channel) = (read.bucket.as_deref(), read.channel.as_deref());
+    let name = if kind(&ids.subject) == "bucket" { bucket } else { channel };
+    ids.check(path, &read.store, name.ok_or_else(|| corrupt("it is of another kind"))?)?;
+    let follows = match read.follows.as_str() {
+        "" => None,
+        digits => Some(u32::from_str_radix(digits, 16).map_err(|_| corrupt("it follows no checksum"))?),
+    };
+    let at = line.len() as u64 + 1;
+    let header = Header { generation: read.generation, follows, dropped: read.dropped };
+    Ok((header, Pen { seed, next: 1, synced: 0, at, end: at }))
+}
+
+/// A part of the text by its positions in the file.
+fn part(text: &[u8], from: u64, to: u64) -> &[u8] {
+    let index = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(text.len());
+    text.get(index(from)..index(to)).unwrap_or_default()
+}
+
+/// Reads all lines behind the header, `pen` being where it left off.
+pub(super) fn lines<C: DeserializeOwned>(path: &Path, text: &[u8], mut pen: Pen) -> Result<Lines<C>, Fault> {
+    let mut saves = Vec::new();
+    let mut starts = Vec::new();
+    // The header is line 1.
+    while let Some(line) = part(text, pen.at, u64::MAX).split_inclusive(|byte| *byte == b'\n').next() {
+        let Some(inner) = line.strip_suffix(b"\n").filter(|line| is_sealed(pen.seed, line)) else { break };
+        if is_mark(inner) {
+            break;
+        }
+        let read: Line<C> = parse(inner).map_err(|reason| Fault::corrupt_line(path, pen.next + 1, reason))?;
+        if read.n != pen.next || read.synced >= read.n || read.synced < pen.synced {
+            break;
+        }
+        saves.extend(read.changes);
+        starts.push(pen.at);
+        pen = Pen { next: pen.next + 1, synced: read.synced, at: pen.at + line.len() as u64, ..pen };
+    }
+    let Some((mark_start, end)) = find_end(text, &pen) else {
+        return Err(Fault::corrupt(path, "its end mark is missing: it was cut short or damaged"));
+    };
+    pen.end = end;
+    let tail = part(text, pen.at, mark_start);
+    let torn = match judge(tail, &pen) {
+        Verdict::Clean => None,
+        Verdict::Torn => Some(Torn { line: pen.next + 1, from: pen.at, to: mark_start }),
+        Verdict::Damaged => return Err(Fault::corrupt_line(path, pen.next + 1, "it was damaged or edited")),
+    };
+    let unattested = starts.get(usize::try_from(pen.synced).unwrap_or(usize::MAX)).copied();
+    Ok(Lines { saves, pen, unattested, torn })
+}
+
+fn is_sealed(seed: u32, line: &[u8]) -> bool {
+    seal::open(seal::LINE, seed, line).is_some()
+}
+
+fn is_mark(line: &[u8]) -> bool {
+    seal::members(line).starts_with(b"\"end\":")
+}
+
+/// The first end mark that stands where it says: from where to where it goes.
+fn find_end(text: &[u8], pen: &Pen) -> Option<(u64, u64)> {
+    let mut at = pen.at;
+    loop {
+        let rest = part(text, at, u64::MAX);
+        let start = at + rest.iter().position(|byte| *byte == b'\n')? as u64;
+        let inner = part(text, start + 1, u64::MAX);
+        let length = inner.iter().position(|byte| *byte == b'\n')?;
+        let (line, end) = (inner.get(..length)?, start + 1 + length as u64 + 1);
+        if is_sealed(pen.seed, line) && parse::<Mark>(line).is_ok_and(|mark| mark.end == end) {
+            return Some((start, end));
+        }
+        at = start + 1;
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Clean,
+    Torn,
+    Damaged,
+}
+
+/// Judges what stands between the last good line and the end mark.
+fn judge(tail: &[u8], pen: &Pen) -> Verdict {
+    let Some(last) = tail.iter().rposition(|byte| *byte != FILL) else { return Verdict::Clean };
+    let body = tail.get(..=last).unwrap_or_default();
+    for line in body.split(|byte| *byte == b'\n') {
+        let start = line.iter().position(|byte| *byte != FILL).unwrap_or(line.len());
+        let line = line.get(start..).unwrap_or_default();
+        if is_sealed(pen.seed, line) && parse::<Line<IgnoredAny>>(line).is_ok_and(|line| line.synced >= pen.next) {
+            return Verdict::Damaged;
+        }
+    }
+    // A write that was cut off has lost its end or at least one sector. What has lost neither was written whole, and has
+    // changed since.
+    if is_whole(body, pen) && !has_hole(body, pen.at) { Verdict::Damaged } else { Verdict::Torn }
+}
+
+/// Whether the last line of `body` has its end. What is left of an end mark that a line was being written over is none:
+/// it has a digit where lines have a bracket.
+fn is_whole(body: &[u8], pen: &Pen) -> bool {
+    if body.ends_with(LINE_END) {
+        return true;
+    }
+    // The damage may be in the end itself.
+    let Some(but_end) = body.len().checked_sub(LINE_END.len()).and_then(|length| body.get(..length)) else {
+        return false;
+    };
+    let last = but_end.split(|byte| *byte == b'\n').next_back().unwrap_or_default();
+    let repaired = [last, LINE_END.strip_suffix(b"\n").unwrap_or_default()].concat();
+    is_sealed(pen.seed, &repaired)
+}
+
+/// Whether a sector, as far as `body` lies in it, is nothing but fill.
+fn has_hole(body: &[u8], at: u64) -> bool {
+    let first = usize::try_from(SECTOR - at % SECTOR).unwrap_or(usize::MAX).min(body.len());
+    let (first, rest) = body.split_at(first);
+    let sector = usize::try_from(SECTOR).unwrap_or(usize::MAX);
+    std::iter::once(first).chain(rest.chunks(sector)).any(|part| part.iter().all(|byte| *byte == FILL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::name::{BucketName, StoreName, Subject};
+
+    fn ids() -> Ids {
+        Ids { store: StoreName::new("shop").unwrap(), subject: Subject::Bucket(BucketName::new("users").unwrap()) }
+    }
+
+    /// A journal in memory, written as a file is.
+    struct Sheet {
+        text: Vec<u8>,
+        pen: Pen,
+    }
+
+    impl Sheet {
+        fn new() -> Self {
+            let header = Header { generation: 3, follows: Some(0x0a1b_2c3d), dropped: false };
+            let (text, pen) = fresh(&ids(), &header).unwrap();
+            Self { text, pen }
+        }
+
+        fn patch(&mut self, patch: &Patch) {
+            let at = usize::try_from(patch.at).unwrap();
+            let end = at + patch.text.len();
+            if self.text.len() < end {
+                self.text.resize(end, 0);
+            }
+            self.text[at..end].copy_from_slice(&patch.text);
+        }
+
+        fn write(&mut self, change: &str, synced: bool) {
+            let entry = self.pen.entry(&[change]).unwrap();
+            if let Some(room) = &entry.room {
+                self.patch(room);
+            }
+            self.patch(&entry.line);
+            self.pen = entry.after;
+            if synced {
+                self.pen.synced = self.pen.next - 1;
+            }
+        }
+    }
+
+    fn read(text: &[u8]) -> Result<Lines<String>, Fault> {
+        let path = Path::new("j");
+        let (_, pen) = header(path, &ids(), text)?;
+        lines(path, text, pen)
+    }
+
+    fn long(n: usize) -> String {
+        format!("{n}:{}", "x".repeat(n * 97 % 1_900))
+    }
+
+    #[test]
+    fn lines_come_back_in_order_however_often_room_is_added() {
+        let mut sheet = Sheet::new();
+        for n in 0..60 {
+            sheet.write(&long(n), n % 3 == 0);
+            let back = read(&sheet.text).unwrap();
+            assert_eq!(back.saves, (0..=n).map(long).collect::<Vec<_>>());
+            assert_eq!(back.torn, None);
+            assert_eq!((back.pen.at, back.pen.end, back.pen.next), (sheet.pen.at, sheet.pen.end, sheet.pen.next));
+            assert_eq!(sheet.text.len() as u64, sheet.pen.end);
+            assert_eq!(sheet.text.len() % 4_096, 0);
+        }
+    }
+
+    #[test]
+    fn a_line_is_valid_json_and_says_what_it_attests() {
+        let mut sheet = Sheet::new();
+        sheet.write("a", true);
+        sheet.write("b", true);
+        let text = String::from_utf8(sheet.text.clone()).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap_or_default()).collect();
+        assert_eq!((lines[0]["generation"].clone(), lines[0]["follows"].clone()), (3.into(), "0a1b2c3d".into()));
+        assert_eq!((lines[2]["n"].clone(), lines[2]["synced"].clone()), (2.into(), 1.into()));
+        assert_eq!(lines.last().unwrap()["end"], 4_096);
+        let read = read(&sheet.text).unwrap();
+        assert_eq!(
+            part(&sheet.text, read.unattested.unwrap(), read.pen.at),
+            text.lines().nth(2).unwrap().to_owned().as_bytes().iter().copied().chain([b'\n']).collect::<Vec<u8>>()
+        );
+    }
+
+    #[test]
+    fn a_journal_that_is_cut_short_anywhere_is_refused() {
+        let mut sheet = Sheet::new();
+        for n in 0..5 {
+            sheet.write(&long(n * 4), true);
+        }
+        assert!(sheet.text.len() > 4_096, "room was added");
+        let (written, mark) = (usize::try_from(sheet.pen.at).unwrap(), sheet.text.len() - 64);
+        // Within the room in between, some lengths of each sector.
+        for length in
+            (0..sheet.text.len()).filter(|at| *at < 700 || *at >= mark || at % 31 == 0 || at.abs_diff(written) < 9)
+        {
+            assert!(matches!(read(&sheet.text[..length]), Err(Fault::Corrupt { .. })), "length {length}");
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_anywhere_loses_nothing_that_was_written() {
+        let mut sheet = Sheet::new();
+        for n in [1, 2, 3] {
+            sheet.write(&long(n), true);
+        }
+        let (written, mark) = (usize::try_from(sheet.pen.at).unwrap(), sheet.text.len() - 64);
+        // Of the room in between, some bytes of each sector.
+        let bytes = (0..sheet.text.len()).filter(|at| *at < written || *at >= mark || at % 401 == 0);
+        for bit in bytes.flat_map(|at| at * 8..at * 8 + 8) {
+            let mut damaged = sheet.text.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(back) = read(&damaged) {
+                assert_eq!(back.saves, [1, 2, 3].map(long), "bit {bit}");
+            }
+        }
+        let last = usize::try_from(sheet.pen.at).unwrap() - 1;
+        for at in last - 40..=last {
+            let mut damaged = sheet.text.clone();
+            damaged[at] ^= 4;
+            assert!(matches!(read(&damaged), Err(Fault::Corrupt { line: Some(4), .. })), "byte {at} of the last line");
+        }
+    }
+
+    #[test]
+    fn a_write_that_was_cut_off_anywhere_is_cut_and_nothing_before_it() {
+        // Lines that end before, in and behind the old end mark.
+        for (before, size) in [(0, 600), (3_600, 40), (3_700, 20), (3_690, 60), (3_600, 700)] {
+            let mut sheet = Sheet::new();
+            sheet.write(&"b".repeat(before), true);
+            let entry = sheet.pen.entry(&["y".repeat(size)]).unwrap();
+            if let Some(room) = &entry.room {
+                sheet.patch(room);
+            }
+            for length in 0..entry.line.text.len() {
+                let mut torn = Sheet { text: sheet.text.clone(), pen: sheet.pen.clone() };
+                torn.patch(&Patch { at: entry.line.at, text: entry.line.text[..length].to_vec() });
+                let back =
+                    read(&torn.text).unwrap_or_else(|fault| panic!("{before}, {size}, {length} bytes: {fault:?}"));
+                assert_eq!(back.saves[0], "b".repeat(before));
+                // Only the fill behind the line may be missing.
+                let whole = entry.after.at - entry.line.at <= length as u64;
+                assert_eq!(back.saves.len() == 2, whole, "{before}, {size}, {length} bytes");
+                assert!(back.torn.is_some() || length == 0 || whole, "{before}, {size}, {length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn swapped_repeated_and_missing_lines_are_refused() {
+        let mut sheet = Sheet::new();
+        for text in ["a", "b", "c", "d"] {
+            sheet.write(text, true);
+        }
+        let text = String::from_utf8(sheet.text.clone()).unwrap();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        let mark = text.trim_end().rfind('\n').unwrap();
+        let order = |picked: &[usize]| -> Vec<u8> {
+            let mut bytes: Vec<u8> = picked.iter().flat_map(|n| lines[*n].bytes()).collect();
+            bytes.resize(mark, FILL);
+            bytes.extend_from_slice(&sheet.text[mark..]);
+            bytes
+        };
+        assert_eq!(read(&order(&[0, 1, 2, 3, 4])).unwrap().saves, ["a", "b", "c", "d"]);
+        for picked in [&[0, 2, 1, 3, 4][..], &[0, 1, 1, 3, 4], &[0, 1, 2, 4, 4], &[0, 1, 3, 4], &[0, 2, 3, 4]] {
+            let read = read(&order(picked));
+            assert!(matches!(read, Err(Fault::Corrupt { .. })), "{picked:?}: {read:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_another_journal_is_no_line_of_this_one() {
+        let mut sheet = Sheet::new();
+        sheet.write("a", true);
+        let header = Header { generation: 4, follows: Some(0x0a1b_2c3d), dropped: false };
+        let (text, pen) = fresh(&ids(), &header).unwrap();
+        let mut other = Sheet { text, pen };
+        let entry = sheet.pen.entry(&["b"]).unwrap();
+        other.patch(&Patch { at: other.pen.at, text: entry.line.text });
+        assert!(matches!(read(&other.text), Err(Fault::Corrupt { line: Some(2), .. })));
+    }
+
+    #[test]
+    fn unsynced_lines_of_which_any_sectors_are_missing_are_cut_at_the_first() {
+        let mut dice = crate::base::disk::power_cut::Dice(11);
+        for _ in 0..300 {
+            let mut sheet = Sheet::new();
+            sheet.write("kept", true);
+            let before = sheet.text.clone();
+            let synced = sheet.pen.clone();
+            let count = usize::try_from(1 + dice.roll(8)).unwrap();
+            for n in 0..count {
+                // Room is synced as soon as it is added, and with it every line before.
+                let entry = sheet.pen.entry(&[long(n)]).unwrap();
+                if entry.room.is_some() {
+                    break;
+                }
+                sheet.write(&long(n), false);
+            }
+            let mut image = sheet.text.clone();
+            for at in (0..image.len()).step_by(512) {
+                if dice.roll(2) == 0 {
+                    image[at..at + 512].copy_from_slice(&before[at..at + 512]);
+                }
+            }
+            let back = read(&image).unwrap();
+            let all: Vec<String> = std::iter::once("kept".to_owned()).chain((0..count).map(long)).collect();
+            assert!(all.starts_with(&back.saves) && back.saves.len() as u64 >= synced.next - 1, "{:?}", back.torn);
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_refused_without_a_panic() {
+        let mut dice = crate::base::disk::power_cut::Dice(5);
+        let mut sheet = Sheet::new();
+        sheet.write("a", true);
+        for _ in 0..500 {
+            let mut text = sheet.text.clone();
+            for _ in 0..1 + dice.roll(20) {
+                let at = usize::try_from(dice.roll(text.len() as u64)).unwrap();
+                let byte = u8::try_from(dice.roll(256)).unwrap();
+                match dice.roll(3) {
+                    0 => text[at] = byte,
+                    1 => text.insert(at, byte),
+                    _ => drop(text.remove(at)),
+                }
+            }
+            if let Ok(back) = read(&text) {
+                assert!(back.saves.is_empty() || back.saves == ["a"]);
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_named_whether_or_not_its_seal_is_known() {
+        let text = String::from_utf8(Sheet::new().text).unwrap().replace("\"version\":1", "\"version\":7");
+        assert!(matches!(read(text.as_bytes()), Err(Fault::Version { found: 7, .. })));
+    }
+}

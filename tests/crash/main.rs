@@ -1,0 +1,86 @@
+//! What is on disk when the process is killed: a child process writes under load and tells on its standard output what
+//! it was promised; it is killed with SIGKILL at a random moment; this process opens the file and compares.
+//!
+//! Were this broken, state that an application was told to be safe would be gone after a crash, or come back torn.
+//!
+//! The child is this very test binary, run again with the ignored test `child` alone. Seeds are printed; what a child
+//! has done when it is killed depends on the machine all the same. `RACTOR_PERSISTENCE_CRASH_SECONDS` sets for how long
+//! children are killed under load, per adapter (default 10), `RACTOR_PERSISTENCE_CRASH_SEED` the seed.
+//!
+//! `told` is what the two processes say to each other, `child` the one that is killed, `victim` the hold on it,
+//! `account` what it was promised and what that entails, `data` what is in the bucket.
+#![cfg(all(unix, feature = "redb", feature = "json-file"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(missing_docs, reason = "nobody uses a test from outside")]
+
+mod account;
+mod child;
+mod data;
+mod random;
+mod rounds;
+mod told;
+mod victim;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use ractor_persistence::base::error::Result;
+use ractor_persistence::persistence::StorageAdapter;
+
+/// An adapter under test.
+#[derive(Clone, Copy)]
+struct Backend {
+    /// The module of its tests.
+    name: &'static str,
+    open: fn(PathBuf) -> Opening,
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn StorageAdapter>>> + Send>>;
+
+/// All tests for one adapter, which `$open` opens in a directory.
+macro_rules! crash_tests {
+    ($name:ident, $open:expr) => {
+        mod $name {
+            use super::*;
+
+            const BACKEND: Backend = Backend {
+                name: stringify!($name),
+                open: |directory| {
+                    Box::pin(async move {
+                        let adapter = $open(directory).await?;
+                        Ok(Arc::new(adapter) as Arc<dyn StorageAdapter>)
+                    })
+                },
+            };
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn ps_16_a_clear_that_was_saved_stays_cleared_after_sigkill() {
+                rounds::saved_clears(BACKEND).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn ps_19_sigkill_under_load_loses_at_most_a_window_and_a_commit_and_never_an_fsync_write() {
+                rounds::killed_under_load(BACKEND).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn ps_23_a_second_store_on_the_same_file_is_refused_with_locked() {
+                rounds::locked_out(BACKEND).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[ignore = "the process that the other tests start and kill"]
+            async fn child() {
+                child::run(BACKEND).await;
+            }
+        }
+    };
+}
+
+crash_tests!(json_file, |directory: PathBuf| {
+    ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.join("data"))
+});
+crash_tests!(redb, |directory: PathBuf| {
+    ractor_persistence::adapters::redb::RedbAdapter::open(directory.join("data.redb"))
+});

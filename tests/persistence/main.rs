@@ -1,0 +1,20 @@
+//! A store saves what it was told, tells the truth about what it could not save, and is back with it after whatever
+//! happens to its actors. Were it broken, acknowledged changes would be gone, or callers would wait for ever.
+//!
+//! `world` has what the tests share; each of the others asks one question. Time is paused, except where an adapter works
+//! on threads of its own; no test measures how long something takes.
+#![cfg(feature = "testkit")]
+
+mod defining;
+mod dropping;
+mod failing;
+mod fencing;
+mod killing;
+mod reopening;
+mod secrecy;
+mod sharing;
+mod stopping;
+mod supervision;
+mod telling;
+mod timing;
+mod world;

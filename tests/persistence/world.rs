@@ -1,0 +1,316 @@
+//! What the tests share: buckets of numbered texts, adapters, and a look at what they keep.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ractor_persistence::adapters::memory::MemoryAdapter;
+use ractor_persistence::base::durability::Durability;
+use ractor_persistence::base::error::{Error, Failure, Result};
+use ractor_persistence::base::name::{BucketKey, BucketName, StoreName, Subject};
+use ractor_persistence::bucket::Bucket;
+use ractor_persistence::bus::{Delivery, Subscription};
+use ractor_persistence::persistence::{
+    Backoff, Capabilities, Commit, PersistenceEvent, PersistenceOptions, Save, StorageAdapter,
+};
+use ractor_persistence::record;
+use ractor_persistence::records::{BucketChange, BucketDefinition, BucketSnapshot, Field, Record};
+use ractor_persistence::store::{Store, StoreBuilder};
+use ractor_persistence::testkit::{FaultAdapter, Faults};
+
+/// The texts of a bucket by their numbers.
+pub(crate) type Texts = BTreeMap<i64, String>;
+
+/// The window of [`options`].
+pub(crate) const WINDOW: Duration = Duration::from_millis(100);
+
+/// A bucket of texts by number.
+pub(crate) fn items(name: &str) -> BucketDefinition {
+    BucketDefinition::new(name).key("id").field("id", Field::int()).field("text", Field::string())
+}
+
+pub(crate) fn subject(name: &str) -> Subject {
+    Subject::Bucket(BucketName::new(name).unwrap())
+}
+
+/// Retries come within a second.
+pub(crate) fn options() -> PersistenceOptions {
+    PersistenceOptions::default()
+        .with_debounce(WINDOW)
+        .with_retry(Backoff::new(Duration::from_millis(10), Duration::from_secs(1)))
+}
+
+pub(crate) fn builder(adapter: impl StorageAdapter) -> StoreBuilder {
+    Store::builder("shop").adapter(adapter).persistence(options())
+}
+
+pub(crate) async fn start(adapter: impl StorageAdapter) -> Store {
+    builder(adapter).start().await.unwrap()
+}
+
+/// A memory adapter that fails when told to.
+pub(crate) fn faulty() -> (FaultAdapter<MemoryAdapter>, Faults) {
+    let adapter = FaultAdapter::new(MemoryAdapter::default());
+    let faults = adapter.faults();
+    (adapter, faults)
+}
+
+pub(crate) fn transient() -> Error {
+    Error::transient("commit", io::Error::from(io::ErrorKind::StorageFull))
+}
+
+pub(crate) fn permanent() -> Error {
+    Error::permanent("commit", io::Error::from(io::ErrorKind::InvalidData))
+}
+
+pub(crate) fn unknown() -> Error {
+    Error::unknown("commit", io::Error::from(io::ErrorKind::ConnectionReset))
+}
+
+pub(crate) async fn insert(bucket: &Bucket, id: i64, text: &str) -> Result<()> {
+    bucket.insert(record! { "id": id, "text": text }).await.map(drop)
+}
+
+pub(crate) async fn update(bucket: &Bucket, id: i64, text: &str) -> Result<()> {
+    bucket.update(id, record! { "text": text }).await.map(drop)
+}
+
+pub(crate) fn texts<'a>(records: impl IntoIterator<Item = &'a Arc<Record>>) -> Texts {
+    let entry = |record: &'a Arc<Record>| {
+        let id = record.key().as_value().as_i64().unwrap();
+        (id, record.get("text").and_then(|text| text.as_str()).unwrap_or_default().to_owned())
+    };
+    records.into_iter().map(entry).collect()
+}
+
+/// What a bucket answers.
+pub(crate) async fn held(bucket: &Bucket) -> Texts {
+    texts(&bucket.all().await.unwrap())
+}
+
+pub(crate) fn key(bucket: &str) -> BucketKey {
+    BucketKey::new(StoreName::new("shop").unwrap(), BucketName::new(bucket).unwrap())
+}
+
+/// What an adapter keeps of a bucket; none where it keeps nothing.
+pub(crate) async fn stored<A: StorageAdapter + ?Sized>(adapter: &A, bucket: &str) -> Option<Texts> {
+    adapter.load_bucket(&key(bucket)).await.unwrap().map(|snapshot| texts(&snapshot.records))
+}
+
+pub(crate) fn expect<const N: usize>(texts: [(i64, &str); N]) -> Texts {
+    texts.into_iter().map(|(id, text)| (id, text.to_owned())).collect()
+}
+
+/// The bucket changes of a commit by bucket.
+pub(crate) fn changes(commit: &Commit) -> Vec<(&str, &BucketChange)> {
+    let change = |save: &'_ Save| match save {
+        Save::Bucket(..) => true,
+        other => panic!("not expected here: {other:?}"),
+    };
+    let saves = commit.saves.iter().filter(|save| change(save));
+    saves
+        .filter_map(|save| match save {
+            Save::Bucket(name, change) => Some((name.as_str(), &**change)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Keeps whole buckets, as the simplest custom adapters do, and refuses anything else.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WholeBuckets(pub(crate) MemoryAdapter);
+
+#[async_trait]
+impl StorageAdapter for WholeBuckets {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default().with_durability(Durability::Fsync).with_survives_restart(false)
+    }
+
+    async fn save_bucket(&self, bucket: &BucketKey, change: &BucketChange) -> Result<()> {
+        assert!(matches!(change, BucketChange::Full(_)), "an adapter that is not incremental was given {change:?}");
+        self.0.save_bucket(bucket, change).await
+    }
+
+    async fn load_bucket(&self, bucket: &BucketKey) -> Result<Option<BucketSnapshot>> {
+        self.0.load_bucket(bucket).await
+    }
+
+    async fn drop_bucket(&self, bucket: &BucketKey) -> Result<()> {
+        self.0.drop_bucket(bucket).await
+    }
+}
+
+/// A faulty adapter that takes changes, and one that takes whole buckets.
+pub(crate) fn both_granularities() -> [FaultAdapter<dyn StorageAdapter>; 2] {
+    [FaultAdapter::over(Arc::new(MemoryAdapter::default())), FaultAdapter::over(Arc::new(WholeBuckets::default()))]
+}
+
+type Opened = Pin<Box<dyn Future<Output = Result<Arc<dyn StorageAdapter>>> + Send>>;
+type Blobs = Pin<Box<dyn Future<Output = Vec<Vec<u8>>> + Send>>;
+
+/// Somewhere on a disk, for one of the adapters that keep things there.
+pub(crate) struct Disk {
+    directory: tempfile::TempDir,
+    open: fn(PathBuf) -> Opened,
+    /// What is in quarantine, given that nobody has the place open.
+    quarantined: fn(PathBuf) -> Blobs,
+}
+
+impl Disk {
+    fn new(open: fn(PathBuf) -> Opened, quarantined: fn(PathBuf) -> Blobs) -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), open, quarantined }
+    }
+
+    fn place(&self) -> PathBuf {
+        self.directory.path().join("place")
+    }
+
+    pub(crate) async fn open(&self) -> Arc<dyn StorageAdapter> {
+        (self.open)(self.place()).await.unwrap()
+    }
+
+    pub(crate) async fn start(&self, options: PersistenceOptions) -> Store {
+        Store::builder("shop").shared_adapter(self.open().await).persistence(options).start().await.unwrap()
+    }
+
+    /// What is stored, given that nobody has the place open.
+    pub(crate) async fn stored(&self, bucket: &str) -> Option<Texts> {
+        let adapter = self.open().await;
+        let shop = StoreName::new("shop").unwrap();
+        adapter.claim(&shop).await.unwrap();
+        let stored = stored(&*adapter, bucket).await;
+        adapter.close(&shop).await.unwrap();
+        stored
+    }
+
+    pub(crate) async fn quarantined(&self) -> Vec<Vec<u8>> {
+        (self.quarantined)(self.place()).await
+    }
+
+    /// All files with what is in them.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let (mut files, mut left) = (Vec::new(), vec![self.directory.path().to_owned()]);
+        while let Some(directory) = left.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    left.push(path);
+                } else {
+                    files.push((path.clone(), std::fs::read(path).unwrap()));
+                }
+            }
+        }
+        files
+    }
+
+    /// How often some bytes are on it.
+    pub(crate) fn count(&self, bytes: &[u8]) -> usize {
+        let files = self.files();
+        files.iter().map(|(_, file)| file.windows(bytes.len()).filter(|found| *found == bytes).count()).sum()
+    }
+
+    /// Puts other bytes of the same length in the place of some, wherever they are; answers how often they were there.
+    pub(crate) fn replace(&self, old: &[u8], new: &[u8]) -> usize {
+        assert_eq!(old.len(), new.len());
+        let mut found = 0;
+        for (path, mut bytes) in self.files() {
+            let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(old)).collect();
+            for at in &places {
+                bytes[*at..at + new.len()].copy_from_slice(new);
+            }
+            if !places.is_empty() {
+                std::fs::write(path, bytes).unwrap();
+            }
+            found += places.len();
+        }
+        found
+    }
+}
+
+/// Every adapter that keeps things on a disk; another one is one more line here.
+pub(crate) fn disks() -> Vec<Disk> {
+    vec![
+        #[cfg(feature = "redb")]
+        redb::disk(),
+    ]
+}
+
+#[cfg(feature = "redb")]
+mod redb {
+    use super::*;
+    use ractor_persistence::adapters::redb::RedbAdapter;
+
+    pub(super) fn disk() -> Disk {
+        Disk::new(
+            |place| Box::pin(async move { Ok(Arc::new(RedbAdapter::open(place).await?) as Arc<dyn StorageAdapter>) }),
+            |place| {
+                Box::pin(async move {
+                    let adapter = RedbAdapter::open(place).await.unwrap();
+                    let all = adapter.quarantined().await.unwrap();
+                    // Without a claim the file stays open until the last handle is dropped.
+                    let shop = StoreName::new("shop").unwrap();
+                    adapter.claim(&shop).await.unwrap();
+                    adapter.close(&shop).await.unwrap();
+                    all.into_iter().flat_map(|kept| kept.rows).map(|row| row.value.to_vec()).collect()
+                })
+            },
+        )
+    }
+}
+
+/// What `on_error` was told.
+#[derive(Clone, Default)]
+pub(crate) struct Failures(Arc<Mutex<Vec<Failure>>>);
+
+impl Failures {
+    pub(crate) fn note(&self) -> impl Fn(&Failure) + Send + Sync + 'static {
+        let failures = Arc::clone(&self.0);
+        move |failure| failures.lock().unwrap().push(failure.clone())
+    }
+
+    pub(crate) fn all(&self) -> Vec<Failure> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// How many tasks there are in the runtime, this one apart.
+pub(crate) fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+/// Waits until no more tasks are there than there were, without time going by; answers how many there are.
+pub(crate) async fn tasks_ended(before: usize) -> usize {
+    for _ in 0..1_000 {
+        if tasks() <= before {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    tasks()
+}
+
+/// Kills a bucket's actor and waits until it is dead.
+pub(crate) async fn kill(bucket: &Bucket) {
+    let actor = bucket.actor().await.unwrap();
+    actor.get_cell().kill_and_wait(None).await.unwrap();
+}
+
+/// Fails the test instead of hanging it. Where time is paused, only the length matters that nobody waits for.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("it hangs")
+}
+
+/// The persistence events that are queued.
+pub(crate) fn outcomes(events: &mut Subscription) -> Vec<PersistenceEvent> {
+    let mut found = Vec::new();
+    while let Some(delivery) = events.try_recv() {
+        let Delivery::Event(event) = delivery else { panic!("lagged") };
+        found.push(event.payload::<PersistenceEvent>().unwrap().clone());
+    }
+    found
+}
