@@ -39,6 +39,7 @@ impl Utc {
     }
 
     /// The moment to the second, in a form that any file system takes in a name: `20260131T120000Z`.
+    #[cfg(any(feature = "json-file", test))]
     pub(crate) fn in_file_name(self) -> String {
         let Parts { year, month, day, hour, minute, second, .. } = self.parts();
         format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")

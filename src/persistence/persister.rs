@@ -125,7 +125,8 @@ impl Persister {
     ) -> Result<Self> {
         options.validate()?;
         let capabilities = adapter.capabilities();
-        let epoch = adapter.claim(&store).await?;
+        let (claiming, claimed) = (Arc::clone(&adapter), store.clone());
+        let epoch = isolated("claim", async move { claiming.claim(&claimed).await }).await?;
         // A level that the adapter does not have is lowered for what nobody awaits.
         let policy = Policy {
             debounce: options.debounce,
@@ -215,11 +216,8 @@ impl Persister {
     /// # Errors
     /// What the commit said; `Stopping` where saving has ended.
     pub(crate) async fn saved(&self, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
-        match self.wait(|dirty, token| dirty.await_saved(subject, revision, level, token)).await {
-            // The last flush of a stop may have saved it before it was asked for.
-            Err(Error::Stopping) if lock(&self.shared.dirty).is_saved(subject, revision, level) => Ok(()),
-            outcome => outcome,
-        }
+        let outcome = self.wait(|dirty, token| dirty.await_saved(subject, revision, level, token)).await;
+        self.unless_saved(outcome, subject, revision, level)
     }
 
     /// Waits until a revision of a subject is saved at a level, however often that fails first; hurries nothing.
@@ -227,7 +225,16 @@ impl Persister {
     /// # Errors
     /// `Stopping` where saving has ended, and what fenced the store: then it never will be saved.
     pub(crate) async fn follow(&self, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
-        self.wait(|dirty, token| dirty.follow(subject, revision, level, token)).await
+        let outcome = self.wait(|dirty, token| dirty.follow(subject, revision, level, token)).await;
+        self.unless_saved(outcome, subject, revision, level)
+    }
+
+    /// The last flush of a stop may have saved a change before it was waited for.
+    fn unless_saved(&self, outcome: Result<()>, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
+        match outcome {
+            Err(Error::Stopping) if lock(&self.shared.dirty).is_saved(subject, revision, level) => Ok(()),
+            outcome => outcome,
+        }
     }
 
     /// Waits until everything accepted so far is saved, of one subject or of all.
@@ -504,14 +511,13 @@ impl Persister {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         let _turn = self.shared.loads.acquire().await.map_err(|_| Error::Stopping)?;
-        let mut work = AbortOnDrop(tokio::spawn(work));
         let limit = self.shared.options.load_timeout;
-        let ended = tokio::time::timeout(limit, &mut work.0).await.map_err(|_| {
+        let ended = tokio::time::timeout(limit, isolated("load", work)).await.map_err(|_| {
             let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
             Error::transient(format!("loading {subject}"), slow)
         })?;
         self.shared.counts.loads.fetch_add(1, Ordering::Relaxed);
-        ended.unwrap_or_else(|error| Err(blocking::lost("load", &error)))
+        ended
     }
 
     /// Tells that a subject was loaded.
@@ -525,7 +531,8 @@ impl Persister {
     /// # Errors
     /// What the adapter said: then nothing may be written over the data.
     pub(crate) async fn quarantine(&self, subject: &Subject) -> Result<String> {
-        self.shared.adapter.quarantine(&self.shared.store, subject).await
+        let (shared, subject) = (Arc::clone(&self.shared), subject.clone());
+        isolated("quarantine", async move { shared.adapter.quarantine(&shared.store, &subject).await }).await
     }
 
     /// The error that fences the store, if one does.
@@ -598,7 +605,9 @@ impl Persister {
             // The claim is the successor's, and not ours to release.
             return (unsaved, failure);
         }
-        match tokio::time::timeout_at(limit, self.shared.adapter.close(&self.shared.store)).await {
+        let shared = Arc::clone(&self.shared);
+        let close = isolated("close", async move { shared.adapter.close(&shared.store).await });
+        match tokio::time::timeout_at(limit, close).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.report(Failure::new(None, "close", error.clone(), 1));
@@ -664,9 +673,11 @@ impl Persister {
         if !self.shared.capabilities.fencing {
             return false;
         }
-        let Shared { store, epoch, capabilities, .. } = &*self.shared;
+        let Shared { store, adapter, epoch, capabilities, .. } = &*self.shared;
         let nothing = Commit::new(store.clone(), *epoch, capabilities.durability, Vec::new());
-        let outcome = tokio::time::timeout_at(limit, self.shared.adapter.commit(&nothing)).await;
+        let adapter = Arc::clone(adapter);
+        let commit = isolated("commit", async move { adapter.commit(&nothing).await });
+        let outcome = tokio::time::timeout_at(limit, commit).await;
         matches!(outcome, Ok(Err(Error::Fenced { .. })))
     }
 }
@@ -693,6 +704,15 @@ impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// The adapter's work in a task of its own, which ends with this future: a panic of the adapter is an unknown outcome.
+async fn isolated<T: Send + 'static>(
+    operation: &'static str,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    let mut work = AbortOnDrop(tokio::spawn(work));
+    (&mut work.0).await.unwrap_or_else(|error| Err(blocking::lost(operation, &error)))
 }
 
 fn answer(answers: Vec<(Token, Result<()>)>) {

@@ -103,7 +103,7 @@ impl Inner {
         let begun = Instant::now();
         let subject = Subject::Channel(id.clone());
         let stored = match &persister {
-            Some(persister) => self.load_channel_or_start_empty(persister, &id).await?,
+            Some(persister) => self.unless_stopping(self.load_channel_or_start_empty(persister, &id)).await?,
             None => ChannelData::default(),
         };
         let (state, effects) = ChannelState::load(id.clone(), options.clone(), stored, self.clock.now_ms())?;
@@ -196,7 +196,13 @@ impl Inner {
                 }
             }
             // The adapter may be back later; callers wait within their timeouts.
-            tokio::time::sleep(pause).await;
+            let rest = async {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            };
+            if self.unless_stopping(rest).await.is_err() {
+                return;
+            }
             pause = (pause * 2).min(LAST_PAUSE);
         }
     }
@@ -204,7 +210,7 @@ impl Inner {
     async fn restart_channel(self: &Arc<Self>, id: &ChannelId, live: &Live) -> Result<()> {
         if live.start.cell.is_torn() {
             let stored = match &live.start.persister {
-                Some(persister) => persister.load_channel(id).await?,
+                Some(persister) => self.unless_stopping(persister.load_channel(id)).await?,
                 None => ChannelData::default(),
             };
             let now = self.clock.now_ms();
@@ -236,7 +242,8 @@ impl Inner {
         let subject = live.slot.subject().clone();
         // Waits for the calls under way, and keeps new ones waiting until the outcome is known.
         let _alone = live.slot.exclusive().await?;
-        if let Place::Gone(error) = live.slot.place() {
+        if let Place::Gone(error @ (Error::Stopping | Error::UnknownChannel { .. })) = live.slot.place() {
+            // With any other error it was given up, and ending it is the way to open it anew.
             return Err(error);
         }
         if let Some(persister) = &live.start.persister {

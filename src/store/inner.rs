@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 use ractor::{Actor, ActorId, ActorRef};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Failure, Result};
@@ -31,6 +31,8 @@ pub(super) struct Inner {
     pub(super) children: Children,
     pub(super) supervisor: OnceCell<ActorRef<SupervisorMessage>>,
     stopping: AtomicBool,
+    /// Closed when stopping begins: ends what would outlast it.
+    going: Semaphore,
     /// What the one shutdown reported.
     stopped: OnceCell<StopReport>,
     /// Keeps the dirty set subscribed to the bus.
@@ -68,6 +70,7 @@ impl Inner {
             children: Children::default(),
             supervisor: OnceCell::new(),
             stopping: AtomicBool::new(false),
+            going: Semaphore::new(0),
             stopped: OnceCell::new(),
             _dirty: dirty,
         }
@@ -76,6 +79,24 @@ impl Inner {
     /// Refuses what comes after stopping has begun.
     pub(super) fn admit(&self) -> Result<()> {
         if self.stopping.load(Ordering::SeqCst) { Err(Error::Stopping) } else { Ok(()) }
+    }
+
+    fn begin_to_stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.going.close();
+    }
+
+    /// Works until stopping begins.
+    ///
+    /// # Errors
+    /// The work's own; `Stopping`.
+    pub(super) async fn unless_stopping<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            outcome = work => outcome,
+            // It has no permits: this ends when it is closed.
+            _ = self.going.acquire() => Err(Error::Stopping),
+        }
     }
 
     pub(super) fn is_stopping(&self) -> bool {
@@ -131,7 +152,7 @@ impl Inner {
 
     /// The supervisor is gone, and its children with it.
     pub(super) fn orphaned(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.begin_to_stop();
         for entry in lock(&self.buckets).values() {
             entry.slot.close(Error::Stopping);
         }
@@ -144,7 +165,7 @@ impl Inner {
     /// it again gets the same report.
     pub(super) async fn shut_down(&self) -> StopReport {
         let report = self.stopped.get_or_init(|| async {
-            self.stopping.store(true, Ordering::SeqCst);
+            self.begin_to_stop();
             let buckets: Vec<_> = lock(&self.buckets).values().cloned().collect();
             for entry in &buckets {
                 entry.slot.drain().await;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::adapters::json_file::error::NotOpen;
 use crate::adapters::json_file::names::Ids;
@@ -132,20 +133,15 @@ impl JsonFileAdapter {
         .await
     }
 
-    /// Reads something of a store, beside others who do.
+    /// Reads something of a store, beside others who do. The work is given its turn, to end it when it likes.
     async fn look<T, F>(&self, operation: &'static str, store: &StoreName, work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Session) -> Result<T> + Send + 'static,
+        F: FnOnce(&Session, OwnedRwLockReadGuard<()>) -> Result<T> + Send + 'static,
     {
         let turn = self.turns(store).read_owned().await;
         let inner = Arc::clone(&self.0);
-        blocking::run(operation, move || {
-            let answer = inner.with(operation, work);
-            drop(turn);
-            answer
-        })
-        .await
+        blocking::run(operation, move || inner.with(operation, |session| work(session, turn))).await
     }
 
     /// One save outside of a commit, of whoever holds the directory.
@@ -219,7 +215,7 @@ impl StorageAdapter for JsonFileAdapter {
 
     async fn load_bucket(&self, bucket: &BucketKey) -> Result<Option<BucketSnapshot>> {
         let ids = bucket_ids(bucket);
-        self.look("loading", &bucket.store, move |session| session.load_bucket(&ids)).await
+        self.look("loading", &bucket.store, move |session, turn| session.load_bucket(&ids, turn)).await
     }
 
     async fn drop_bucket(&self, bucket: &BucketKey) -> Result<()> {
@@ -236,7 +232,7 @@ impl StorageAdapter for JsonFileAdapter {
 
     async fn load_channel(&self, channel: &ChannelKey) -> Result<ChannelData> {
         let ids = channel_ids(channel);
-        self.look("loading", &channel.store, move |session| session.load_channel(&ids)).await
+        self.look("loading", &channel.store, move |session, turn| session.load_channel(&ids, turn)).await
     }
 
     async fn drop_channel(&self, channel: &ChannelKey) -> Result<()> {

@@ -82,7 +82,7 @@ pub(super) fn journal_file(root: &Path, ids: &Ids) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::HashMap;
 
     use proptest::prelude::*;
@@ -230,5 +230,3 @@ mod tests {
         }
     }
 }
-#[cfg(test)]
-pub(super) use tests::torture;

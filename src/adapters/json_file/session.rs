@@ -304,16 +304,24 @@ impl Session {
         }
     }
 
-    pub(super) fn load_bucket(&self, ids: &Ids) -> Result<Option<BucketSnapshot>> {
+    /// Loads a bucket. `turn` ends as soon as the bucket is held, so that a long load keeps nobody from others.
+    pub(super) fn load_bucket<T>(&self, ids: &Ids, turn: T) -> Result<Option<BucketSnapshot>> {
         let shared = self.files(ids);
-        let loaded = hold_files(&shared).load::<BucketState>();
+        let mut files = hold_files(&shared);
+        drop(turn);
+        let loaded = files.load::<BucketState>();
+        drop(files);
         let loaded = loaded.map_err(|fault| fault.into_error(&operation("loading", ids)))?;
         Ok(loaded.map(BucketState::into_snapshot))
     }
 
-    pub(super) fn load_channel(&self, ids: &Ids) -> Result<ChannelData> {
+    /// Loads a channel, as [`load_bucket`](Self::load_bucket) does a bucket.
+    pub(super) fn load_channel<T>(&self, ids: &Ids, turn: T) -> Result<ChannelData> {
         let shared = self.files(ids);
-        let loaded = hold_files(&shared).load::<ChannelState>();
+        let mut files = hold_files(&shared);
+        drop(turn);
+        let loaded = files.load::<ChannelState>();
+        drop(files);
         let loaded = loaded.map_err(|fault| fault.into_error(&operation("loading", ids)))?;
         Ok(loaded.unwrap_or_default().into_data())
     }

@@ -220,6 +220,8 @@ impl SubjectFiles {
 
     /// Makes a checkpoint what is stored, and begins its journal.
     fn write_checkpoint<S: State>(&mut self, state: &S) -> Result<(), Fault> {
+        // Some systems replace no file that is open.
+        self.close_file();
         let disk = self.env.disk();
         let generation = match &self.known {
             Known::Stored(stored) => stored.generation + 1,

@@ -1,5 +1,7 @@
 //! How a file is opened.
 
+use std::time::Duration;
+
 use crate::base::error::{Error, Result};
 
 /// Least bytes of cache.
@@ -12,6 +14,10 @@ pub struct RedbOptions {
     /// Most bytes of pages kept in memory, at least 1 MiB. Default: 64 MiB, which holds the inner pages of buckets with
     /// tens of millions of records; records themselves are kept by the buckets, so more rarely helps.
     pub cache_bytes: usize,
+    /// How long nothing must have been asked for, after commits, for the free pages to be recorded.
+    pub(super) pause: Duration,
+    /// From how many bytes of file on they are.
+    pub(super) worth_recording: u64,
     /// Damages the disk under tests.
     #[cfg(test)]
     pub(crate) faults: Option<crate::adapters::redb::tests::faults::Faults>,
@@ -21,6 +27,9 @@ impl Default for RedbOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 64 << 20,
+            pause: Duration::from_secs(1),
+            // Less is walked in some 15 ms.
+            worth_recording: 16 << 20,
             #[cfg(test)]
             faults: None,
         }

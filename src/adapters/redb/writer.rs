@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
 use tokio::sync::oneshot;
@@ -54,8 +54,9 @@ pub(super) async fn start(path: PathBuf, options: RedbOptions) -> Result<Sender<
     let thread = std::thread::Builder::new().name("redb-writer".to_owned());
     let run = move || match file::open_or_create(&path, &options) {
         Ok(file) => {
-            let mut writer =
-                Writer { path, options, state: State::Open(file), opening: Opening::default(), claims: HashSet::new() };
+            let state = State::Open(file);
+            let (opening, claims) = (Opening::default(), HashSet::new());
+            let mut writer = Writer { path, options, state, opening, claims, unrecorded: false };
             // A caller that has gone away also dropped the sender, so the queue ends at once.
             reply.send(Ok(())).ok();
             writer.serve(&queue);
@@ -83,6 +84,8 @@ struct Writer {
     state: State,
     opening: Opening,
     claims: HashSet<StoreName>,
+    /// There may be commits since the free pages were last recorded.
+    unrecorded: bool,
 }
 
 /// Someone used a file that was closed.
@@ -104,9 +107,9 @@ impl Writer {
         loop {
             let next = match held.take() {
                 Some(request) => request,
-                None => match queue.recv() {
-                    Ok(request) => request,
-                    Err(_) => return,
+                None => match self.next(queue) {
+                    Some(request) => request,
+                    None => return,
                 },
             };
             match next {
@@ -139,6 +142,39 @@ impl Writer {
                 }
                 Request::Compact(reply) => answer(reply, self.compact()),
             }
+        }
+    }
+
+    /// Waits for a request; none when every sender is gone. Uses a pause after commits to prepare for a crash.
+    fn next(&mut self, queue: &Receiver<Request>) -> Option<Request> {
+        if self.unrecorded {
+            match queue.recv_timeout(self.options.pause) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.record_allocator(),
+            }
+        }
+        queue.recv().ok()
+    }
+
+    /// Writes down which pages are free, so that opening after a crash need not walk the file to find out. redb can do
+    /// that in every commit (`quick_repair`), at the cost of a second sync; done in a pause, nobody waits for it.
+    fn record_allocator(&mut self) {
+        const OPERATION: &str = "recording the free pages";
+        self.unrecorded = false;
+        let State::Open(_) = self.state else { return };
+        // A small file is walked in no time, and one whose size cannot be told is treated as a large one.
+        if std::fs::metadata(&self.path).is_ok_and(|file| file.len() < self.options.worth_recording) {
+            return;
+        }
+        let recorded = self.transact(OPERATION, |txn| {
+            txn.set_quick_repair(true);
+            Ok(())
+        });
+        // This was a commit too, but one that has recorded them; a failed one is not repeated for its own sake.
+        self.unrecorded = false;
+        if let Err(error) = recorded {
+            tracing::warn!(path = %self.path.display(), %error, "the free pages could not be recorded");
         }
     }
 
@@ -198,6 +234,7 @@ impl Writer {
             let at = Cell::new(None);
             let (index, fault) = match guarded(|| attempt(db, &waiting, &at)) {
                 Ok(Ok(Attempt::Ended(answers))) => {
+                    self.unrecorded = true;
                     for (reply, outcome) in replies.into_iter().zip(answers) {
                         answer(reply, outcome);
                     }
@@ -235,11 +272,15 @@ impl Writer {
     }
 
     /// One transaction with nothing else in it.
-    fn transact<T>(&mut self, operation: &str, work: impl FnOnce(&WriteTransaction) -> Result<T, Fault>) -> Result<T> {
+    fn transact<T>(
+        &mut self,
+        operation: &str,
+        work: impl FnOnce(&mut WriteTransaction) -> Result<T, Fault>,
+    ) -> Result<T> {
         let db = &self.file(operation)?.db;
         let outcome = guarded(|| -> Result<T, Fault> {
-            let txn = begin(db)?;
-            match work(&txn) {
+            let mut txn = db.begin_write()?;
+            match work(&mut txn) {
                 Ok(value) => {
                     txn.commit()?;
                     Ok(value)
@@ -251,11 +292,15 @@ impl Writer {
             }
         });
         match outcome {
-            Ok(Ok(value)) => Ok(value),
+            Ok(Ok(value)) => {
+                self.unrecorded = true;
+                Ok(value)
+            }
             Ok(Err(fault)) => {
-                let broken = matches!(fault, Fault::Broken(_));
+                // What redb calls damage may be its own state of mind, which opening the file again puts right.
+                let own = matches!(fault, Fault::Own(_));
                 let error = fault.into_error(operation, &self.path);
-                if broken {
+                if !own {
                     self.recover(&error);
                 }
                 Err(error)
@@ -312,10 +357,10 @@ impl Writer {
         match guarded(|| db.compact().map_err(Fault::from)) {
             Ok(Ok(moved)) => Ok(moved),
             Ok(Err(fault)) => {
-                let broken = matches!(fault, Fault::Broken(_));
+                let own = matches!(fault, Fault::Own(_));
                 // Compacting changes no contents, so nothing is in doubt.
                 let error = fault.into_read_error(OPERATION, &self.path);
-                if broken {
+                if !own {
                     self.recover(&error);
                 }
                 Err(error)
@@ -347,16 +392,9 @@ fn answer<T>(reply: Reply<T>, outcome: Result<T>) {
     }
 }
 
-fn begin(db: &Database) -> Result<WriteTransaction, Fault> {
-    let mut txn = db.begin_write()?;
-    // The state of the page allocator goes into every commit, so that opening after a crash need not walk the file.
-    txn.set_quick_repair(true);
-    Ok(txn)
-}
-
 /// One transaction with all submissions in it, but for fenced ones. `at` tells which one is being written.
 fn attempt(db: &Database, submissions: &[Submission], at: &Cell<Option<usize>>) -> Result<Attempt, Fault> {
-    let txn = begin(db)?;
+    let txn = db.begin_write()?;
     let mut answers = Vec::with_capacity(submissions.len());
     let mut written = false;
     for (index, submission) in submissions.iter().enumerate() {

@@ -20,6 +20,7 @@ mod fail_stop;
 mod lock;
 mod port;
 #[cfg(test)]
+#[cfg_attr(not(feature = "json-file"), allow(dead_code))]
 pub(crate) mod power_cut;
 mod real;
 mod replace;

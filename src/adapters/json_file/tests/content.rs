@@ -250,8 +250,6 @@ async fn a_drop_leaves_nothing_and_what_follows_it_in_the_same_commit_begins_ane
         .commit(vec![Save::Bucket(bucket("b"), put(1, 1, "old")), Save::Bucket(bucket("c"), put(1, 1, "old"))])
         .await
         .unwrap();
-    let empty = Claimed::on(&PowerCutDisk::default()).await.unwrap();
-    drop(empty);
     for _ in 0..100 {
         claimed.commit(vec![Save::DropBucket(bucket("b"))]).await.unwrap();
         assert!(claimed.load("b").await.unwrap().is_none());
@@ -292,14 +290,14 @@ async fn a_journal_alone_is_enough_for_what_has_no_checkpoint_yet() {
 }
 
 #[tokio::test]
-async fn sixteen_mebibytes_in_one_record_come_back() {
+async fn megabytes_in_one_record_come_back() {
     let directory = tempfile::tempdir().unwrap();
     let claimed = Claimed::real(directory.path()).await.unwrap();
-    let bytes = Value::Bytes(vec![0xa5; 12 << 20].into());
-    let large = record(1, 1, [("text", Value::from("x".repeat(4 << 20))), ("bytes", bytes)].into_iter().collect());
+    let bytes = Value::Bytes(vec![0xa5; 1 << 20].into());
+    let large = record(1, 1, [("text", Value::from("x".repeat(1 << 20))), ("bytes", bytes)].into_iter().collect());
     for revision in 1..=2 {
         claimed.commit(vec![Save::Bucket(bucket("b"), upsert(revision, vec![large.clone()]))]).await.unwrap();
-        assert_eq!(claimed.load("b").await.unwrap().unwrap().records, [large.clone()]);
+        assert_eq!(claimed.load("b").await.unwrap().unwrap().records, std::slice::from_ref(&large));
     }
 }
 

@@ -24,7 +24,7 @@ async fn directory() -> PowerCutDisk {
     for n in 1..=3 {
         let saves = vec![
             Save::Bucket(bucket("a"), put(n, i64::try_from(n).unwrap(), "secret")),
-            Save::Bucket(bucket("b"), put(n, 1, &"secret ".repeat(40))),
+            Save::Bucket(bucket("b"), put(n, 1, &"secret ".repeat(20))),
             Save::ChannelMeta(channel("room"), meta(i64::try_from(n).unwrap())),
             Save::History(channel("room"), history(vec![message(&[u8::try_from(n).unwrap()], 1)], &[])),
         ];

@@ -85,7 +85,7 @@ async fn check(image: &PowerCutDisk, past: &BTreeMap<&'static str, Past>, from: 
 #[tokio::test]
 async fn whatever_moment_the_process_dies_what_was_acknowledged_is_there_and_all_is_readable() {
     let (mut deaths, mut finished) = (0, 0);
-    for seed in 0..6 {
+    for seed in 0..4 {
         for steps in 0.. {
             let disk = PowerCutDisk::default();
             let options = JsonFileOptions::default().with_disk(Arc::new(disk.clone())).with_journal_floor(4_096);
@@ -97,7 +97,7 @@ async fn whatever_moment_the_process_dies_what_was_acknowledged_is_there_and_all
             deaths += usize::from(ended.is_err());
             let what = format!("seed {seed}, {steps} steps");
             check(&disk.survivor(), &past, |past| past.acknowledged, &format!("{what}, killed")).await;
-            for image in 0..4 {
+            for image in 0..5 {
                 let cut = disk.image(seed * 1_000 + image);
                 check(&cut, &past, |past| past.synced, &format!("{what}, power cut {image}")).await;
             }
@@ -107,8 +107,8 @@ async fn whatever_moment_the_process_dies_what_was_acknowledged_is_there_and_all
             }
         }
     }
-    assert_eq!(finished, 6);
-    assert!(deaths > 300, "{deaths}");
+    assert_eq!(finished, 4);
+    assert!(deaths > 200, "{deaths}");
 }
 
 #[tokio::test]

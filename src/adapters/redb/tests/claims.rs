@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::*;
+use crate::adapters::redb::tests::faults::Faults;
 use crate::base::error::Error;
 
 #[tokio::test]
@@ -127,15 +128,14 @@ async fn commits_that_queue_together_succeed_and_fail_each_for_itself() {
         adapter.close(store).await.unwrap();
     }
     break_header(&place.path(), &bucket_of(&stores[5]));
-    let adapter = place.open().await;
+    let faults = Faults::default();
+    let adapter = place.open_with(&faults).await;
 
-    // All are sent before the writer can take up the second: it is busy with the first, which is large.
-    let large: Vec<_> = (0..3_000).map(|key| with_text(key, 0, "x")).collect();
-    let large = BucketChange::Delta(BucketDelta { upserts: large, ..delta(1) });
-    let large_bucket = bucket("large");
-    let blocker = adapter.save_bucket(&large_bucket, &large);
-    let mut blocker = Box::pin(blocker);
-    assert!(futures_ready(&mut blocker).is_none());
+    // Nothing can be answered until all are sent.
+    let held = faults.hold_syncs();
+    let (first_bucket, first) = (bucket("first"), full(vec![]));
+    let mut blocker = adapter.save_bucket(&first_bucket, &first);
+    assert!(poll_once(&mut blocker).is_none());
     let mut waiting: Vec<_> = stores
         .iter()
         .zip(&epochs)
@@ -151,8 +151,9 @@ async fn commits_that_queue_together_succeed_and_fail_each_for_itself() {
         })
         .collect();
     for commit in &mut waiting {
-        assert!(futures_ready(commit).is_none());
+        assert!(poll_once(commit).is_none());
     }
+    drop(held);
     blocker.await.unwrap();
     for (number, waiting) in waiting.into_iter().enumerate() {
         let outcome = waiting.await;
@@ -167,8 +168,28 @@ async fn commits_that_queue_together_succeed_and_fail_each_for_itself() {
     }
 }
 
+#[tokio::test]
+async fn commits_that_queue_together_share_one_transaction() {
+    let place = Place::new();
+    let faults = Faults::default();
+    let adapter = place.open_with(&faults).await;
+    let before = faults.synced();
+    let changes: Vec<_> = (0..64).map(|n| (bucket(&format!("b{}", n % 7)), full(vec![with_text(n, 0, "x")]))).collect();
+    let held = faults.hold_syncs();
+    let mut sent: Vec<_> = changes.iter().map(|(bucket, change)| adapter.save_bucket(bucket, change)).collect();
+    assert!(sent.iter_mut().all(|commit| poll_once(commit).is_none()));
+    drop(held);
+    for commit in sent {
+        commit.await.unwrap();
+    }
+    let syncs = faults.synced() - before;
+    assert!((1..=4).contains(&syncs), "{syncs} syncs");
+    let loaded = adapter.load_bucket(&bucket("b0")).await.unwrap().unwrap();
+    assert_eq!(loaded.records[0].key(), &Key::from(63), "the last one counts");
+}
+
 /// Polls a future once.
-fn futures_ready<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::Pin::new(future).poll(&mut context) {
         std::task::Poll::Ready(output) => Some(output),
@@ -199,7 +220,7 @@ async fn what_was_sent_is_done_in_order_even_if_nobody_waits_for_it() {
             ..delta(revision)
         });
         let mut sent = adapter.save_bucket(&users, &change);
-        if futures_ready(&mut sent).is_none() {
+        if poll_once(&mut sent).is_none() {
             drop(sent);
         }
     }

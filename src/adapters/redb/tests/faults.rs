@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
@@ -21,6 +21,9 @@ struct Switches {
     reads: AtomicBool,
     syncs: AtomicBool,
     opens: AtomicBool,
+    /// Whoever syncs waits for it.
+    gate: Mutex<()>,
+    synced: AtomicU64,
 }
 
 impl Faults {
@@ -38,6 +41,16 @@ impl Faults {
 
     pub(crate) fn fail_opens(&self, fail: bool) {
         self.inner.opens.store(fail, Ordering::SeqCst);
+    }
+
+    /// Makes syncs wait until the guard is dropped.
+    pub(crate) fn hold_syncs(&self) -> MutexGuard<'_, ()> {
+        self.inner.gate.lock().unwrap()
+    }
+
+    /// How many syncs have ended.
+    pub(crate) fn synced(&self) -> u64 {
+        self.inner.synced.load(Ordering::SeqCst)
     }
 
     pub(in crate::adapters::redb) fn backend(&self, file: File) -> Result<Faulty, DatabaseError> {
@@ -70,8 +83,11 @@ impl StorageBackend for Faulty {
         self.file.set_len(len)
     }
     fn sync_data(&self) -> io::Result<()> {
+        drop(self.faults.hold_syncs());
         self.faults.check(&self.faults.inner.syncs)?;
-        self.file.sync_data()
+        self.file.sync_data()?;
+        self.faults.inner.synced.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.faults.check(&self.faults.inner.writes)?;
