@@ -244,8 +244,7 @@ fn raw_row(record: &Record) -> ([u8; 8], Vec<u8>) {
 }
 
 fn raw_upsert(database: &Database, records: &[Arc<Record>]) {
-    let mut transaction = database.begin_write().unwrap();
-    transaction.set_quick_repair(true);
+    let transaction = database.begin_write().unwrap();
     {
         let mut table = transaction.open_table(ROWS).unwrap();
         for record in records {

@@ -8,8 +8,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::adapters::redb::utc::utc;
 use crate::base::clock::{Clock, SystemClock};
+use crate::base::utc::Utc;
 
 /// More bytes than any holder writes.
 const MAX_BYTES: u64 = 256;
@@ -33,7 +33,7 @@ impl Holder {
     pub(super) fn take(database: &Path) -> io::Result<Self> {
         let path = beside(database);
         let mut file = options().create(true).write(true).truncate(true).open(&path)?;
-        let since = utc(SystemClock.now_ms());
+        let since = Utc(SystemClock.now_ms());
         file.write_all(format!("pid {}\nsince {since}\n", std::process::id()).as_bytes())?;
         // A reader that is just finding out whether a holder lives has it for a moment.
         file.lock()?;

@@ -39,7 +39,6 @@ mod load;
 mod options;
 mod quarantine;
 mod rows;
-mod utc;
 mod writer;
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use crate::adapters::redb::fault::Fault;
 use crate::adapters::redb::keys::{BucketPlaces, ChannelPlaces};
 use crate::adapters::redb::load;
 use crate::adapters::redb::rows::{self, Definition, Shelf};
-use crate::adapters::redb::utc::utc;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::Error;
 use crate::base::name::{BucketKey, ChannelKey, StoreName, Subject};
+use crate::base::utc::Utc;
 
 /// Something that was moved into quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ fn free_name(
         Subject::Bucket(_) => "bucket",
         Subject::Channel(_) => "channel",
     };
-    let base = format!("{store}/{kind}/{}.quarantine-{}", subject.name(), utc(moved_at));
+    let base = format!("{store}/{kind}/{}.quarantine-{}", subject.name(), Utc(moved_at));
     let mut name = base.clone();
     let mut attempt = 1_u32;
     while quarantine.get(name.as_bytes())?.is_some() {
