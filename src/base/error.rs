@@ -516,7 +516,8 @@ impl fmt::Display for Place {
 pub struct Failure {
     /// The bucket or channel, or none where the store as a whole is meant.
     pub subject: Option<Subject>,
-    /// What was being done: `"save"`, `"load"`, `"drop"`, `"close"`, `"subscriber"`.
+    /// What was being done: `"save"`, `"load"`, `"drop"`, `"close"`, `"restart"`, or `"subscriber"` where a subscriber's
+    /// code panicked.
     pub operation: &'static str,
     /// What went wrong.
     pub error: Error,

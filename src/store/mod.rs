@@ -4,8 +4,8 @@
 //! after stopping has begun nothing is accepted that could not be saved; the report never hides what was not saved.
 //!
 //! `builder` and `handle` are what users hold, `inner` what a store is made of, `supervisor` the actor above its
-//! children, `children` who they are, `bucket` and `channel` a bucket's and a
-//! channel's life, `report` what a store tells of itself.
+//! children, `children` who they are, `bucket` and `channel` a bucket's and a channel's life, `report` what a store tells
+//! of itself.
 
 mod bucket;
 mod builder;
