@@ -311,6 +311,11 @@ fn is_whole(body: &[u8], pen: &Pen) -> bool {
     if body.ends_with(LINE_END) {
         return true;
     }
+    if let [.., digit, b'}', b'\n'] = body
+        && digit.is_ascii_digit()
+    {
+        return false;
+    }
     // The damage may be in the end itself.
     let Some(but_end) = body.len().checked_sub(LINE_END.len()).and_then(|length| body.get(..length)) else {
         return false;
