@@ -2,7 +2,7 @@
 //! between. Every message is delivered exactly once on the other side, after everything that it refers to.
 //!
 //! `cargo run --example two_peers`
-#![allow(clippy::print_stdout, clippy::expect_used, reason = "an example that tells its story")]
+#![allow(clippy::print_stdout, clippy::expect_used, clippy::panic, reason = "an example that tells its story")]
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
