@@ -14,7 +14,7 @@ use crate::base::name::{ChannelId, Subject};
 use crate::base::slot::{Place, Slot};
 use crate::channel::{Channel, ChannelActor, ChannelCell, ChannelMessage, ChannelStart, Teller};
 use crate::persistence::{Cell, Persister};
-use crate::sds::{ChannelData, ChannelOptions, ChannelState};
+use crate::sds::{ChannelData, ChannelOptions, ChannelState, Effects};
 use crate::store::bucket::{FIRST_PAUSE, Fate, LAST_PAUSE, starts_empty};
 use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
 use crate::store::inner::{Inner, lock};
@@ -128,11 +128,8 @@ impl Inner {
     ) -> Result<Live> {
         let begun = Instant::now();
         let subject = Subject::Channel(id.clone());
-        let stored = match &persister {
-            Some(persister) => self.unless_stopping(self.load_channel_or_start_empty(persister, &id)).await?,
-            None => ChannelData::default(),
-        };
-        let (state, effects) = ChannelState::load(id.clone(), options.clone(), stored, self.clock.now_ms())?;
+        let loading = self.load_state(&id, &options, persister.as_ref());
+        let (state, effects) = self.unless_stopping(loading).await?;
         let count = state.history().len();
         let cell = Arc::new(ChannelCell::new(id.clone(), state));
         let (teller, task) = Teller::new(id.clone(), self.bus.clone(), persister.as_ref(), options.durability);
@@ -161,14 +158,22 @@ impl Inner {
         Ok(live)
     }
 
-    async fn load_channel_or_start_empty(&self, persister: &Persister, id: &ChannelId) -> Result<ChannelData> {
-        let subject = Subject::Channel(id.clone());
-        match persister.load_channel(id).await {
+    /// What is stored, made a state; an empty one where it cannot be read and that was chosen.
+    async fn load_state(
+        &self,
+        id: &ChannelId,
+        options: &ChannelOptions,
+        persister: Option<&Persister>,
+    ) -> Result<(ChannelState, Effects)> {
+        let load = |data| ChannelState::load(id.clone(), options.clone(), data, self.clock.now_ms());
+        let Some(persister) = persister else { return load(ChannelData::default()) };
+        match persister.load_channel(id).await.and_then(load) {
             Err(error) if starts_empty(persister, &error) => {
+                let subject = Subject::Channel(id.clone());
                 let place = persister.quarantine(&subject).await?;
                 tracing::warn!(store = %self.name, %subject, place, "unreadable data is in quarantine");
                 persister.report(Failure::new(Some(subject), "load", error, 1));
-                Ok(ChannelData::default())
+                load(ChannelData::default())
             }
             loaded => loaded,
         }
