@@ -123,7 +123,8 @@ impl Bus {
 
     /// Ends all subscriptions. Streams come to their end when they have read what they have queued; what is published
     /// or subscribed from now on is heard by nobody.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
+        // Not for users: a store whose own subscription had ended would save nothing any more.
         self.routes.close();
     }
 

@@ -727,8 +727,10 @@ impl<W> DirtySet<W> {
         let top = self.policy.top_level;
         for waiter in &mut self.waiters {
             for target in waiter.targets.iter_mut().filter(|target| target.outcome.is_none()) {
-                let reached = self.entries.get(&target.subject).map(|entry| entry.reached(waiter.level, top));
-                if reached.is_some_and(|reached| reached >= target.revision) {
+                let entry = self.entries.get(&target.subject);
+                // With nothing left to save, nothing is left to wait for: whatever revision somebody made up.
+                if entry.is_some_and(|entry| entry.reached(waiter.level, top) >= target.revision || !entry.is_unsaved())
+                {
                     target.outcome = Some(Ok(()));
                 }
             }

@@ -19,6 +19,8 @@ mod health;
 mod none;
 mod options;
 mod persister;
+#[cfg(test)]
+mod persister_tests;
 mod port;
 
 pub use event::{PersistenceEvent, PersistenceOutcome};

@@ -57,6 +57,8 @@ struct Shared {
     /// Held from the choice of what to commit to the end of its capture, and from an outcome to the end of what it does
     /// to the cells: a capture in between would be taken for what the outcome is about, and be forgotten with it.
     turn: Mutex<()>,
+    /// Held while an outcome is told, and taken before the turn ends: outcomes are told in the order of commits.
+    telling: Mutex<()>,
     /// The adapter's commit in flight.
     flight: Mutex<Option<AbortHandle>>,
     /// Told whenever a commit has ended.
@@ -170,6 +172,7 @@ impl Persister {
             actor: Mutex::new(None),
             woken: AtomicBool::new(false),
             turn: Mutex::new(()),
+            telling: Mutex::new(()),
             flight: Mutex::new(None),
             landed: Notify::new(),
             ended: AtomicBool::new(false),
@@ -332,14 +335,11 @@ impl Persister {
             if self.shared.ended.load(Ordering::SeqCst) {
                 return None;
             }
-            let step = {
-                let _turn = lock(&self.shared.turn);
-                self.step()
-            };
-            match step {
+            let turn = lock(&self.shared.turn);
+            match self.step() {
                 Step::Rest => return None,
                 Step::Wait(delay) => return Some(delay),
-                Step::Settled(verdict) => self.tell_all(verdict),
+                Step::Settled(verdict) => self.tell_all(verdict, turn),
             }
         }
     }
@@ -408,32 +408,30 @@ impl Persister {
     fn overdue(&self, limit: Duration) {
         let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
         let error = Error::unknown("commit", slow);
+        let turn = lock(&self.shared.turn);
         let verdict = lock(&self.shared.dirty).overdue(&error, self.shared.now());
-        self.tell_all(verdict);
+        self.tell_all(verdict, turn);
     }
 
     fn finished(&self, outcome: Result<()>, bytes: usize, took: Duration) {
         let counts = &self.shared.counts;
         counts.last_commit_nanos.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        let verdict = {
-            let _turn = lock(&self.shared.turn);
-            *lock(&self.shared.flight) = None;
-            let now = self.shared.now();
-            let verdict = match &outcome {
-                Ok(()) => {
-                    counts.commits.fetch_add(1, Ordering::Relaxed);
-                    counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-                    lock(&self.shared.dirty).saved(now)
-                }
-                Err(error) => {
-                    counts.failed_commits.fetch_add(1, Ordering::Relaxed);
-                    lock(&self.shared.dirty).failed(error, now, jitter())
-                }
-            };
-            self.settle_cells(&verdict);
-            verdict
+        let turn = lock(&self.shared.turn);
+        *lock(&self.shared.flight) = None;
+        let now = self.shared.now();
+        let verdict = match &outcome {
+            Ok(()) => {
+                counts.commits.fetch_add(1, Ordering::Relaxed);
+                counts.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+                lock(&self.shared.dirty).saved(now)
+            }
+            Err(error) => {
+                counts.failed_commits.fetch_add(1, Ordering::Relaxed);
+                lock(&self.shared.dirty).failed(error, now, jitter())
+            }
         };
-        self.tell_all(verdict);
+        self.settle_cells(&verdict);
+        self.tell_all(verdict, turn);
         self.shared.landed.notify_waiters();
         self.wake();
     }
@@ -461,8 +459,10 @@ impl Persister {
         }
     }
 
-    /// Tells everybody of an outcome, once it is settled.
-    fn tell_all(&self, verdict: Verdict<Token>) {
+    /// Tells everybody of an outcome, once it is settled; the turn ends before anybody is told.
+    fn tell_all(&self, verdict: Verdict<Token>, turn: MutexGuard<'_, ()>) {
+        let _telling = lock(&self.shared.telling);
+        drop(turn);
         let Verdict { answers, saved, failures, recovered, .. } = verdict;
         for subject in &recovered {
             tracing::info!(store = %self.shared.store, %subject, "saving works again");

@@ -79,6 +79,23 @@ async fn a_drop_of_which_nobody_knows_the_outcome_is_undone_by_writing_everythin
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drop_of_which_nobody_knows_the_outcome_is_undone_even_if_everything_was_saved() {
+    for adapter in both_granularities() {
+        let store = start(adapter.clone()).await;
+        let bucket = store.define_bucket(items("items")).await.unwrap();
+        insert(&bucket, 1, "saved").await.unwrap();
+        store.flush().await.unwrap();
+        adapter.faults().inject(Fault::apply_then_fail(unknown()).on(Operation::Drop).times(1));
+        assert!(store.drop_bucket("items").await.is_err());
+        assert_eq!(store.stats().await.persistence.unsaved, [subject("items")]);
+        tokio::time::sleep(WINDOW * 2).await;
+        assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "saved")])));
+        assert_eq!(bucket.stats().await.unwrap().revision, 1);
+        store.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drop_waits_for_the_commit_that_contains_the_bucket_and_nothing_of_it_comes_back() {
     let (adapter, faults) = faulty();
     let store = start(adapter.clone()).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ractor_persistence::base::clock::Clock;
 use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::{Error, Outcome};
 use ractor_persistence::bucket::BucketMessage;
@@ -73,6 +74,40 @@ async fn ps_34_a_killed_bucket_is_back_with_every_acknowledged_change_and_its_ha
         for adapter in both_granularities() {
             killed_between_everything(adapter, cleared).await;
         }
+    }
+}
+
+/// A clock that fails when told to, as any code of a user's may.
+#[derive(Debug, Default)]
+struct Panicking(AtomicBool);
+
+impl Clock for Panicking {
+    fn now_ms(&self) -> i64 {
+        assert!(!self.0.swap(false, Ordering::SeqCst), "on purpose");
+        1
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_panics_is_back_too() {
+    for adapter in both_granularities() {
+        let clock = Arc::new(Panicking::default());
+        let store = builder(adapter.clone()).clock(Arc::clone(&clock) as Arc<dyn Clock>).start().await.unwrap();
+        let bucket = store.define_bucket(items("items")).await.unwrap();
+        let mut all = Texts::new();
+        for id in 0..4 {
+            insert(&bucket, id, "kept").await.unwrap();
+            all.insert(id, "kept".to_owned());
+            if id == 1 {
+                store.flush().await.unwrap();
+            }
+            clock.0.store(true, Ordering::SeqCst);
+            let died = insert(&bucket, 100 + id, "never").await;
+            assert!(matches!(died, Err(Error::ActorLost { outcome: Outcome::Unknown })), "{died:?}");
+            assert_eq!(held(&bucket).await, all);
+        }
+        assert!(store.stop().await.unwrap().unsaved.is_empty());
+        assert_eq!(stored(&adapter, "items").await, Some(all));
     }
 }
 

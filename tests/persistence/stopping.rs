@@ -223,6 +223,21 @@ async fn ps_22_writes_after_stop_began_are_refused_and_never_accepted_and_droppe
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_the_last_flush_has_saved_is_told_so_however_late_it_asks() {
+    let (adapter, _) = faulty();
+    let store = start(adapter.clone()).await;
+    let durable = store.define_bucket(items("items")).await.unwrap().with_durability(Durability::Fsync);
+    let writing = insert(&durable, 1, "saved");
+    tokio::pin!(writing);
+    // It is on its way to the bucket, and its caller looks for the answer when all is over.
+    std::future::poll_fn(|cx| std::task::Poll::Ready(assert!(writing.as_mut().poll(cx).is_pending()))).await;
+    let report = store.stop().await.unwrap();
+    assert!(report.unsaved.is_empty());
+    assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "saved")])));
+    writing.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_stop_everything_is_refused_at_once_and_a_second_stop_repeats_the_report() {
     let (adapter, faults) = faulty();
     let store = start(adapter).await;

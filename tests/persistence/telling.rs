@@ -1,9 +1,11 @@
 //! What do health, stats and events tell of saving?
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::Error;
+use ractor_persistence::bus::{Event, Topic};
 use ractor_persistence::persistence::{Degraded, Health, PersistenceOutcome, Reason};
 use ractor_persistence::store::Store;
 use ractor_persistence::testkit::{Fault, Operation};
@@ -49,6 +51,49 @@ async fn health_is_degraded_on_failure_and_healthy_after_recovery() {
     }
     store.stop().await.unwrap();
     assert!(matches!(store.health(), Health::Stopped));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_retry_is_in_the_future_or_under_way() {
+    let (adapter, faults) = faulty();
+    let store = start(adapter).await;
+    let bucket = store.define_bucket(items("items")).await.unwrap();
+    for error in [transient(), permanent()] {
+        faults.inject(Fault::fail(error).on(Operation::Commit).times(1));
+        insert(&bucket, 1, "kept").await.unwrap();
+        assert!(store.flush().await.is_err());
+        assert!(degraded(&store).next_retry.is_some());
+        faults.inject(Fault::hang().on(Operation::Commit).times(1));
+        sleep(Duration::from_secs(2)).await;
+        assert!(degraded(&store).next_retry.is_none());
+        faults.heal();
+        bucket.clear().await.unwrap();
+        store.flush().await.unwrap();
+    }
+    store.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_somebody_made_up_costs_nobody_anything() {
+    let (adapter, faults) = faulty();
+    let store = start(adapter.clone()).await;
+    let bucket = store.define_bucket(items("items")).await.unwrap();
+    insert(&bucket, 1, "a").await.unwrap();
+    for (name, revision) in [("items", u64::MAX), ("nobody", 7), ("items", 0)] {
+        let topic = Topic::bucket(name, "inserted");
+        store.bus().publish(Event::new(topic, Some(subject(name)), revision, 100, true, Arc::new(())));
+        soon(store.flush()).await.unwrap();
+        soon(bucket.flush()).await.unwrap();
+        soon(insert(&bucket.with_durability(Durability::Fsync), i64::from(revision == 7) + 10, "a")).await.ok();
+        assert!(store.stats().await.persistence.unsaved.is_empty());
+    }
+    assert_eq!(stored(&adapter, "items").await, Some(held(&bucket).await));
+    update(&bucket, 1, "b").await.unwrap();
+    sleep(WINDOW * 2).await;
+    assert_eq!(stored(&adapter, "items").await, Some(held(&bucket).await));
+    store.define_bucket(items("nobody")).await.unwrap();
+    store.stop().await.unwrap();
+    assert!(faults.commits().len() < 10);
 }
 
 #[tokio::test(start_paused = true)]
