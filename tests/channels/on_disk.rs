@@ -233,7 +233,7 @@ async fn a_damaged_channel_starts_empty_where_that_was_chosen_with_all_its_rows_
     assert_eq!(history_ids(&channel).await, [""; 0]);
     channel.wrap("new", "content").await.unwrap();
     let quarantined = adapter.quarantined().await.unwrap();
-    assert!(matches!(&quarantined[..], [one] if one.rows.iter().any(|row| row.bytes == damaged.2)));
+    assert!(matches!(&quarantined[..], [one] if one.rows.iter().any(|row| row.value == damaged.2)));
     store.stop().await.unwrap();
     let store = place.start().await;
     assert_eq!(history_ids(&store.open_channel("room", synced()).await.unwrap()).await, ["new"]);
