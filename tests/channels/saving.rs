@@ -2,6 +2,7 @@
 //! is saved later without anybody's help. Without it a disk would hold half of an operation, or work for nothing.
 
 use bytes::Bytes;
+use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::Error;
 use ractor_persistence::base::name::{ChannelId, MessageId};
 use ractor_persistence::channel::Channel;
@@ -10,8 +11,8 @@ use ractor_persistence::sds::{ChannelData, ChannelOptions, ChannelState, Effects
 use ractor_persistence::testkit::{Fault, Operation};
 
 use crate::support::{
-    NOW, builder, faulty, history_ids, lazy, options, packet, pass, start, state, stored, stored_ids, synced, told,
-    transient,
+    NOW, builder, faulty, history_ids, lazy, options, packet, pass, prompt, start, state, stored, stored_ids, synced,
+    told, transient,
 };
 
 /// Metas and history updates in a commit.
@@ -208,6 +209,32 @@ async fn while_saving_fails_the_unsaved_appends_never_outgrow_the_history() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_only_handed_over_is_written_again_when_its_sync_fails() {
+    let (adapter, faults) = faulty();
+    let window = std::time::Duration::from_millis(100);
+    let options_of_store = prompt().with_debounce(window).with_save_durability(Durability::Wal);
+    let store = builder(adapter.clone()).persistence(options_of_store).start().await.unwrap();
+    let channel = store.open_channel("room", options().with_max_history(2)).await.unwrap();
+    faults.forget_calls();
+    channel.receive(packet("m1", 1, &[])).await.unwrap();
+    faults.until_commits_ended(1).await;
+    channel.receive(packet("m2", 2, &[])).await.unwrap();
+    channel.receive(packet("m3", 3, &[])).await.unwrap();
+    // What the commit before it wrote may be gone with it.
+    faults.inject(Fault::fail(transient()).on(Operation::Commit).times(1));
+    faults.until_commits_ended(3).await;
+    let commits = faults.commits();
+    let levels: Vec<Durability> = commits.iter().map(|commit| commit.durability).collect();
+    assert_eq!(levels[..2], [Durability::Wal, Durability::Fsync]);
+    let Some(Save::History(_, update)) = commits[2].saves.first() else { panic!() };
+    let appended: Vec<_> = update.append.iter().map(|message| message.message_id.to_string()).collect();
+    assert_eq!((appended, update.evict.as_slice()), (vec!["m2".to_owned(), "m3".to_owned()], &["m1".into()][..]));
+    pass(1_000).await;
+    assert_eq!(stored_ids(&adapter).await, ["m2", "m3"]);
+    assert!(store.stop().await.unwrap().unsaved.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn ch_43_a_delivery_while_a_commit_is_in_flight_is_saved_by_the_next() {
     let (adapter, faults) = faulty();
     let store = start(&adapter).await;
@@ -237,7 +264,11 @@ impl Step {
         match number % 7 {
             0 | 3 => Self::Wrap(number),
             // Parked until its cause comes two steps later, or is waived.
-            1 => Self::Receive(number, i64::from(number), Some(number + if number % 2 == 0 { 1 } else { 10_000 })),
+            1 => Self::Receive(
+                number,
+                i64::from(number),
+                Some(number + if number.is_multiple_of(2) { 1 } else { 10_000 }),
+            ),
             2 => Self::Receive(number, i64::from(number), None),
             4 => Self::Waive(cause(3) + 10_000),
             5 => Self::Receive(number, i64::from(number), Some(cause(2))),
@@ -335,6 +366,8 @@ async fn ch_53_a_hint_is_told_in_causal_histories_after_a_restart_too_and_goes_w
     channel.receive(packet("m1", 5, &[])).await.unwrap();
     // Its save may fail: that is nobody's concern here, and it is tried again.
     faults.fail_commits(transient());
+    assert!(channel.set_retrieval_hint("m1", "where it was").await.unwrap());
+    pass(1_000).await;
     assert!(channel.set_retrieval_hint("m1", "here").await.unwrap());
     assert!(!channel.set_retrieval_hint("m2", "there").await.unwrap());
     pass(1_000).await;
