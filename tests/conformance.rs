@@ -48,7 +48,7 @@ conformance!(
     capabilities = everything().with_survives_restart(false),
 );
 
-#[cfg(all(feature = "json-file", any()))]
+#[cfg(feature = "json-file")]
 conformance!(
     json_file,
     factory = {
@@ -136,7 +136,7 @@ async fn no_name_escapes_the_directory_of_the_custom_adapter_or_collides() {
     stays_inside(custom(), |place| std::future::ready(Ok(custom_adapter(place)))).await;
 }
 
-#[cfg(all(feature = "json-file", feature = "redb", any()))]
+#[cfg(all(feature = "json-file", feature = "redb"))]
 #[tokio::test]
 async fn ps_30_no_name_escapes_the_adapters_directory_or_collides() {
     use ractor_persistence::adapters::{json_file::JsonFileAdapter, redb::RedbAdapter};

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
 
 use crate::base::clock::Clock;
 use crate::base::error::Result;
+use crate::base::name::MessageId;
 use crate::channel::cell::{ChannelCell, Done};
 use crate::channel::message::{Answer, ChannelMessage};
 use crate::channel::teller::Teller;
@@ -63,11 +65,21 @@ impl ChannelStart {
     }
 
     fn finish(&self, done: Done) -> (u64, Option<oneshot::Receiver<()>>) {
+        self.save(&done);
+        (done.revision, self.teller.tell(done.revision, done.events))
+    }
+
+    fn save(&self, done: &Done) {
         if let (Some(persister), Some(bytes)) = (&self.persister, done.unsaved) {
             persister.changed(self.cell.subject(), done.revision, bytes);
         }
-        let told = if done.events.is_empty() { None } else { self.teller.tell(done.revision, done.events) };
-        (done.revision, told)
+    }
+
+    /// A hint reveals nothing: it is answered before it is saved, whatever the durability.
+    fn hint(&self, id: MessageId, hint: Bytes) -> Result<bool> {
+        let (known, done) = self.cell.operate(|channel| channel.set_hint(id, hint))?;
+        self.save(&done);
+        Ok(known)
     }
 
     /// One operation: state, unsaved changes and events in one turn without an await.
@@ -115,9 +127,7 @@ impl Actor for ChannelActor {
             ChannelMessage::DependenciesMet(ids, port) => {
                 reply(port, state.operate(|channel, now| Ok(((), channel.mark_dependencies_met(ids, now)?))));
             }
-            ChannelMessage::Hint(id, hint, port) => {
-                reply(port, state.operate(|channel, _| channel.set_hint(id, hint)));
-            }
+            ChannelMessage::Hint(id, hint, port) => reply(port, state.hint(id, hint)),
             ChannelMessage::History(port) => reply(port, state.cell.read(ChannelState::history)),
             ChannelMessage::Missing(port) => reply(port, state.cell.read(ChannelState::missing)),
             ChannelMessage::Stats(port) => reply(port, state.cell.read(ChannelState::stats)),

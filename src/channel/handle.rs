@@ -115,8 +115,7 @@ impl Channel {
     /// that could not be saved is reported and retried, not an error of the call.
     pub async fn set_retrieval_hint(&self, id: impl Into<MessageId>, hint: impl Into<Bytes>) -> Result<bool> {
         let (id, hint) = (id.into(), hint.into());
-        let answer = self.call(|port| ChannelMessage::Hint(id, hint, port)).await?;
-        Ok(answer.value)
+        self.call(|port| ChannelMessage::Hint(id, hint, port)).await
     }
 
     /// The channel's events from now on: a bounded stream, in order.
@@ -161,8 +160,8 @@ impl Channel {
 
     async fn call<T: Send + 'static>(
         &self,
-        message: impl FnOnce(RpcReplyPort<Result<Answer<T>>>) -> ChannelMessage,
-    ) -> Result<Answer<T>> {
+        message: impl FnOnce(RpcReplyPort<Result<T>>) -> ChannelMessage,
+    ) -> Result<T> {
         let deadline = Instant::now() + self.timeout;
         let lost = Err(Error::ActorLost { outcome: Outcome::Unknown });
         self.slot.call(message, deadline).await?.unwrap_or(lost)

@@ -20,7 +20,7 @@ pub(crate) enum ChannelMessage {
     /// Causes that are waived.
     DependenciesMet(Vec<MessageId>, RpcReplyPort<Result<Answer<()>>>),
     /// Where a message may be found.
-    Hint(MessageId, Bytes, RpcReplyPort<Result<Answer<bool>>>),
+    Hint(MessageId, Bytes, RpcReplyPort<Result<bool>>),
     /// Messages by (Lamport timestamp, id).
     History(RpcReplyPort<Result<Vec<Arc<SdsMessage>>>>),
     /// Ids that are waited for.

@@ -10,10 +10,10 @@ use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{ChannelId, Subject};
 use crate::bus::{Bus, Event, Topic};
-use crate::persistence::Persister;
+use crate::persistence::{Persister, Saved};
 use crate::sds::ChannelEvent;
 
-/// How many answers may wait for a commit.
+/// How many operations may wait for a commit, whether they have events or only an answer.
 pub(super) const MAX_HELD: usize = 10_000;
 
 /// Raises a channel's events.
@@ -28,15 +28,18 @@ pub(crate) struct Teller {
 
 #[derive(Debug)]
 struct Held {
+    persister: Persister,
+    durability: Durability,
     /// Taken away when nothing more is to be told.
     queue: Mutex<Option<mpsc::UnboundedSender<Waiting>>>,
     /// How many are in the queue; it is what bounds it.
     count: Arc<AtomicUsize>,
 }
 
-/// Events that wait for their commit.
+/// An operation that waits for its commit.
 #[derive(Debug)]
 struct Waiting {
+    saved: Saved,
     revision: u64,
     events: Vec<ChannelEvent>,
     told: oneshot::Sender<()>,
@@ -58,10 +61,10 @@ impl Teller {
         let count = Arc::new(AtomicUsize::new(0));
         let direct =
             Self { held: None, id: teller.id.clone(), subject: teller.subject.clone(), bus: teller.bus.clone() };
-        let (persister, counted) = (persister.clone(), Arc::clone(&count));
+        let counted = Arc::clone(&count);
         let task = tokio::spawn(async move {
-            while let Some(Waiting { revision, events, told }) = waiting.recv().await {
-                let saved = persister.follow(&direct.subject, revision, durability).await;
+            while let Some(Waiting { saved, revision, events, told }) = waiting.recv().await {
+                let saved = saved.outcome().await;
                 counted.fetch_sub(1, Ordering::SeqCst);
                 if saved.is_ok() {
                     direct.raise(revision, events);
@@ -70,11 +73,12 @@ impl Teller {
                 }
             }
         });
-        teller.held = Some(Held { queue: Mutex::new(Some(queue)), count });
+        let queue = Mutex::new(Some(queue));
+        teller.held = Some(Held { persister: persister.clone(), durability, queue, count });
         (teller, Some(task))
     }
 
-    /// Refuses an operation when too many answers wait for a commit.
+    /// Refuses an operation when too many wait for a commit.
     pub(crate) fn check_room(&self) -> Result<()> {
         match &self.held {
             Some(held) if held.count.load(Ordering::SeqCst) >= MAX_HELD => Err(Error::Backpressure { limit: MAX_HELD }),
@@ -82,17 +86,20 @@ impl Teller {
         }
     }
 
-    /// Raises events, now or when `revision` is saved; answers what tells when, where that is later.
+    /// Raises an operation's events, now or when `revision` is saved; answers what tells when, where that is later. One
+    /// without events counts as held too, because its answer is.
     pub(crate) fn tell(&self, revision: u64, events: Vec<ChannelEvent>) -> Option<oneshot::Receiver<()>> {
         let Some(held) = &self.held else {
             self.raise(revision, events);
             return None;
         };
         let (told, when) = oneshot::channel();
+        // Asked for at once: when the save has succeeded, the channel may be closed before this one's turn has come.
+        let saved = held.persister.follow(&self.subject, revision, held.durability);
         held.count.fetch_add(1, Ordering::SeqCst);
         if let Some(queue) = &*held.queue.lock().unwrap_or_else(PoisonError::into_inner) {
             // The task lives as long as its queue has a sender.
-            let _ended = queue.send(Waiting { revision, events, told });
+            let _ended = queue.send(Waiting { saved, revision, events, told });
         }
         Some(when)
     }

@@ -32,4 +32,4 @@ pub use port::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter, app
 
 pub(crate) use actor::PersisterActor;
 pub(crate) use cell::{BucketCell, Captured, Cell};
-pub(crate) use persister::{DirtySink, Persister};
+pub(crate) use persister::{DirtySink, Persister, Saved};

@@ -102,6 +102,28 @@ pub struct PersistenceStats {
     pub saved_revisions: Vec<(Subject, u64)>,
 }
 
+/// Whether something was saved, as soon as that is known.
+#[derive(Debug)]
+pub(crate) enum Saved {
+    /// It is known.
+    Known(Result<()>),
+    /// Whoever saves it will tell.
+    Coming(oneshot::Receiver<Result<()>>),
+}
+
+impl Saved {
+    /// Waits until it is known.
+    ///
+    /// # Errors
+    /// What the commit said; `Stopping` where saving has ended, and what fenced the store.
+    pub(crate) async fn outcome(self) -> Result<()> {
+        match self {
+            Self::Known(outcome) => outcome,
+            Self::Coming(outcome) => outcome.await.unwrap_or(Err(Error::Stopping)),
+        }
+    }
+}
+
 impl fmt::Debug for Persister {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Persister").field("store", &self.shared.store).finish_non_exhaustive()
@@ -223,13 +245,13 @@ impl Persister {
         self.unless_saved(outcome, subject, revision, level)
     }
 
-    /// Waits until a revision of a subject is saved at a level, however often that fails first; hurries nothing.
-    ///
-    /// # Errors
-    /// `Stopping` where saving has ended, and what fenced the store: then it never will be saved.
-    pub(crate) async fn follow(&self, subject: &Subject, revision: u64, level: Durability) -> Result<()> {
-        let outcome = self.wait(|dirty, token| dirty.follow(subject, revision, level, token)).await;
-        self.unless_saved(outcome, subject, revision, level)
+    /// When a revision of a subject is saved at a level, however often that fails first; hurries nothing. It is noted
+    /// now, so that nothing which happens after the save changes the answer, however late it is asked for.
+    pub(crate) fn follow(&self, subject: &Subject, revision: u64, level: Durability) -> Saved {
+        match self.begin_wait(|dirty, token| dirty.follow(subject, revision, level, token)) {
+            Saved::Known(outcome) => Saved::Known(self.unless_saved(outcome, subject, revision, level)),
+            later => later,
+        }
     }
 
     /// The last flush of a stop may have saved a change before it was waited for.
@@ -268,15 +290,19 @@ impl Persister {
         &self,
         register: impl FnOnce(&mut DirtySet<Token>, Token) -> Option<(Token, Result<()>)>,
     ) -> Result<()> {
+        self.begin_wait(register).outcome().await
+    }
+
+    fn begin_wait(&self, register: impl FnOnce(&mut DirtySet<Token>, Token) -> Option<(Token, Result<()>)>) -> Saved {
         let (token, outcome) = oneshot::channel();
         let in_flight = {
             let mut dirty = lock(&self.shared.dirty);
             // Under the lock: who has registered when saving ends is told so, who comes later has to see it here.
             if self.shared.ended.load(Ordering::SeqCst) {
-                return Err(Error::Stopping);
+                return Saved::Known(Err(Error::Stopping));
             }
             if let Some((_, answer)) = register(&mut dirty, token) {
-                return answer;
+                return Saved::Known(answer);
             }
             dirty.in_flight()
         };
@@ -284,7 +310,7 @@ impl Persister {
         if !in_flight {
             self.wake();
         }
-        outcome.await.unwrap_or(Err(Error::Stopping))
+        Saved::Coming(outcome)
     }
 
     /// The actor looks at what there is to do; wake-ups on their way count for one.

@@ -14,7 +14,7 @@ use crate::base::name::{ChannelId, Subject};
 use crate::base::slot::{Place, Slot};
 use crate::channel::{Channel, ChannelActor, ChannelCell, ChannelMessage, ChannelStart, Teller};
 use crate::persistence::{Cell, Persister};
-use crate::sds::{ChannelData, ChannelOptions, ChannelState};
+use crate::sds::{ChannelData, ChannelOptions, ChannelState, Effects};
 use crate::store::bucket::{FIRST_PAUSE, Fate, LAST_PAUSE, starts_empty};
 use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
 use crate::store::inner::{Inner, lock};
@@ -49,29 +49,55 @@ impl Inner {
     pub(super) async fn open_channel(self: &Arc<Self>, id: ChannelId, options: ChannelOptions) -> Result<Channel> {
         self.admit()?;
         options.validate()?;
+        let inner = Arc::clone(self);
+        // In a task of its own: an opening that has begun goes on when its caller stops waiting, and the next one shares it.
+        let work = tokio::spawn(async move { inner.find_or_start_channel(&id, options).await });
+        work.await.unwrap_or_else(|error| Err(blocking::lost("opening a channel", &error)))
+    }
+
+    async fn find_or_start_channel(self: &Arc<Self>, id: &ChannelId, options: ChannelOptions) -> Result<Channel> {
         let persister = self.channel_persister(&options)?;
-        let entry = Arc::clone(lock(&self.channels).entry(id.clone()).or_default());
-        let opening = entry.live.get_or_try_init(|| async {
-            let (inner, id, options) = (Arc::clone(self), id.clone(), options.clone());
-            // In a task of its own, so that a caller who stops waiting leaves no half-open channel.
-            let work = tokio::spawn(async move { inner.start_channel(id, options, persister).await });
-            work.await.unwrap_or_else(|error| Err(blocking::lost("opening a channel", &error)))
-        });
-        let live = match opening.await {
-            Ok(live) => live,
-            Err(error) => {
-                let mut channels = lock(&self.channels);
-                if channels.get(&id).is_some_and(|current| Arc::ptr_eq(current, &entry) && current.live().is_none()) {
-                    channels.remove(&id);
+        loop {
+            let entry = self.channel_entry(id);
+            let start = || self.start_channel(id.clone(), options.clone(), persister.clone());
+            let live = match entry.live.get_or_try_init(start).await {
+                Ok(live) => live,
+                Err(error) => {
+                    self.forget_unopened(id, &entry);
+                    return Err(error);
                 }
-                return Err(error);
+            };
+            if self.is_stopping() {
+                // The shutdown may have looked before the channel was there.
+                live.slot.drain().await;
+                return Err(Error::Stopping);
             }
-        };
-        if live.options != options {
-            let problem = format!("channel {id} is open with other options");
-            return Err(Error::InvalidOptions { problems: vec![problem] });
+            if live.is_ended() {
+                // It makes room for another one when its end is complete.
+                drop(live.slot.exclusive().await?);
+                continue;
+            }
+            if live.options != options {
+                let problem = format!("channel {id} is open with other options");
+                return Err(Error::InvalidOptions { problems: vec![problem] });
+            }
+            return Ok(self.channel_handle(id, live));
         }
-        Ok(self.channel_handle(&id, live))
+    }
+
+    /// The one entry of this id; its cell lets one opening or dropping at a time have its turn.
+    fn channel_entry(&self, id: &ChannelId) -> Arc<ChannelEntry> {
+        Arc::clone(lock(&self.channels).entry(id.clone()).or_default())
+    }
+
+    /// Takes an entry without a channel away, unless somebody else waits for his turn with it.
+    fn forget_unopened(&self, id: &ChannelId, entry: &Arc<ChannelEntry>) {
+        let mut channels = lock(&self.channels);
+        let current = channels.get(id).is_some_and(|current| Arc::ptr_eq(current, entry));
+        // Entries are handed out under this lock: the map and the caller have one each.
+        if current && entry.live().is_none() && Arc::strong_count(entry) == 2 {
+            channels.remove(id);
+        }
     }
 
     fn channel_handle(&self, id: &ChannelId, live: &Live) -> Channel {
@@ -102,11 +128,8 @@ impl Inner {
     ) -> Result<Live> {
         let begun = Instant::now();
         let subject = Subject::Channel(id.clone());
-        let stored = match &persister {
-            Some(persister) => self.unless_stopping(self.load_channel_or_start_empty(persister, &id)).await?,
-            None => ChannelData::default(),
-        };
-        let (state, effects) = ChannelState::load(id.clone(), options.clone(), stored, self.clock.now_ms())?;
+        let loading = self.load_state(&id, &options, persister.as_ref());
+        let (state, effects) = self.unless_stopping(loading).await?;
         let count = state.history().len();
         let cell = Arc::new(ChannelCell::new(id.clone(), state));
         let (teller, task) = Teller::new(id.clone(), self.bus.clone(), persister.as_ref(), options.durability);
@@ -135,14 +158,22 @@ impl Inner {
         Ok(live)
     }
 
-    async fn load_channel_or_start_empty(&self, persister: &Persister, id: &ChannelId) -> Result<ChannelData> {
-        let subject = Subject::Channel(id.clone());
-        match persister.load_channel(id).await {
+    /// What is stored, made a state; an empty one where it cannot be read and that was chosen.
+    async fn load_state(
+        &self,
+        id: &ChannelId,
+        options: &ChannelOptions,
+        persister: Option<&Persister>,
+    ) -> Result<(ChannelState, Effects)> {
+        let load = |data| ChannelState::load(id.clone(), options.clone(), data, self.clock.now_ms());
+        let Some(persister) = persister else { return load(ChannelData::default()) };
+        match persister.load_channel(id).await.and_then(load) {
             Err(error) if starts_empty(persister, &error) => {
+                let subject = Subject::Channel(id.clone());
                 let place = persister.quarantine(&subject).await?;
                 tracing::warn!(store = %self.name, %subject, place, "unreadable data is in quarantine");
                 persister.report(Failure::new(Some(subject), "load", error, 1));
-                Ok(ChannelData::default())
+                load(ChannelData::default())
             }
             loaded => loaded,
         }
@@ -225,26 +256,47 @@ impl Inner {
         self.admit()?;
         let inner = Arc::clone(self);
         let work = tokio::spawn(async move {
-            let entry = lock(&inner.channels).get(&id).cloned();
-            match entry.as_ref().and_then(|entry| entry.live()) {
-                Some(live) => inner.end_live_channel(&id, live, fate).await,
-                None if fate == Fate::Drop => match &inner.persister {
-                    Some(persister) => persister.drop_stored(&Subject::Channel(id)).await,
-                    None => Ok(()),
-                },
-                None => Err(Error::UnknownChannel { id: id.to_string() }),
+            loop {
+                let entry = inner.channel_entry(&id);
+                // Where it is not open, nobody opens it before this is done.
+                let found = entry.live.get_or_try_init(|| async { Err(inner.end_unopened(&id, fate).await) }).await;
+                let outcome = match found {
+                    Ok(live) => inner.end_live_channel(&id, live, fate).await,
+                    Err(outcome) => {
+                        inner.forget_unopened(&id, &entry);
+                        return outcome;
+                    }
+                };
+                // Another call has ended it, and may have kept what is stored.
+                if fate == Fate::Detach || !matches!(outcome, Err(Error::UnknownChannel { .. })) {
+                    return outcome;
+                }
             }
         });
         work.await.unwrap_or_else(|error| Err(blocking::lost("ending a channel", &error)))
+    }
+
+    async fn end_unopened(&self, id: &ChannelId, fate: Fate) -> Result<()> {
+        match (&self.persister, fate) {
+            (_, Fate::Detach) => Err(Error::UnknownChannel { id: id.to_string() }),
+            (Some(persister), Fate::Drop) if persister.capabilities().channels => {
+                persister.drop_stored(&Subject::Channel(id.clone())).await
+            }
+            (_, Fate::Drop) => Ok(()),
+        }
     }
 
     async fn end_live_channel(self: &Arc<Self>, id: &ChannelId, live: &Live, fate: Fate) -> Result<()> {
         let subject = live.slot.subject().clone();
         // Waits for the calls under way, and keeps new ones waiting until the outcome is known.
         let _alone = live.slot.exclusive().await?;
-        if let Place::Gone(error @ (Error::Stopping | Error::UnknownChannel { .. })) = live.slot.place() {
+        match live.slot.place() {
             // With any other error it was given up, and ending it is the way to open it anew.
-            return Err(error);
+            Place::Gone(error @ (Error::Stopping | Error::UnknownChannel { .. })) => return Err(error),
+            // Calls that nobody waits for any more may still be in its mailbox: they come before this one. One that is
+            // dead has nothing left to handle.
+            Place::Running(actor) => drop(actor.call(ChannelMessage::Stats, None).await),
+            Place::Starting | Place::Gone(_) => {}
         }
         if let Some(persister) = &live.start.persister {
             let outcome = match fate {
@@ -258,20 +310,29 @@ impl Inner {
                 }
                 return Err(error);
             }
-            persister.forget(&subject);
         }
         self.children.dismiss(&subject);
         let place = live.slot.close(Error::UnknownChannel { id: id.to_string() });
-        lock(&self.channels).remove(id);
         if let Place::Running(actor) = place {
             // An actor that is dead already is as good as stopped.
             let _dead = actor.stop_and_wait(None, None).await;
         }
+        if let Some(persister) = &live.start.persister {
+            persister.forget(&subject);
+        }
+        // Its events come before those of a channel that is opened in its place.
+        live.hushed().await;
+        lock(&self.channels).remove(id);
         Ok(())
     }
 }
 
 impl Live {
+    /// Whether it was closed or dropped.
+    fn is_ended(&self) -> bool {
+        matches!(self.slot.place(), Place::Gone(Error::UnknownChannel { .. }))
+    }
+
     /// Waits until every event that was held for a commit has been raised or never will be.
     pub(super) async fn hushed(&self) {
         let task = lock(&self.teller).take();

@@ -1,7 +1,5 @@
 //! What do callers notice of an adapter that fails, hangs or panics, and what is lost by it?
 
-use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -355,7 +353,7 @@ impl StorageAdapter for Panicking {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<()> {
-        if self.commits.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 == 0 {
+        if self.commits.fetch_add(1, std::sync::atomic::Ordering::SeqCst).is_multiple_of(2) {
             panic!("on purpose");
         }
         self.memory.commit(commit).await

@@ -4,6 +4,12 @@
 //! `world` has what the tests share; each of the others asks one question. Time is paused, except where an adapter works
 //! on threads of its own; no test measures how long something takes.
 #![cfg(feature = "testkit")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests say what they expect by unwrapping it"
+)]
 
 mod defining;
 mod dropping;

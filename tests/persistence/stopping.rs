@@ -230,7 +230,8 @@ async fn a_write_that_the_last_flush_has_saved_is_told_so_however_late_it_asks()
     let writing = insert(&durable, 1, "saved");
     tokio::pin!(writing);
     // It is on its way to the bucket, and its caller looks for the answer when all is over.
-    std::future::poll_fn(|cx| std::task::Poll::Ready(assert!(writing.as_mut().poll(cx).is_pending()))).await;
+    let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(writing.as_mut().poll(cx).is_pending())).await;
+    assert!(polled);
     let report = store.stop().await.unwrap();
     assert!(report.unsaved.is_empty());
     assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "saved")])));

@@ -18,12 +18,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::world::*;
 
+/// When a commit came, and the keys in it.
+type Begun = (Duration, Vec<i64>);
+
 /// A memory adapter that notes when which keys came, and how old the oldest change in a commit was.
 #[derive(Clone)]
 struct Watched {
     memory: MemoryAdapter,
     begun: Instant,
-    commits: Arc<Mutex<Vec<(Duration, Vec<i64>)>>>,
+    commits: Arc<Mutex<Vec<Begun>>>,
 }
 
 impl Watched {
@@ -31,7 +34,7 @@ impl Watched {
         Self { memory: MemoryAdapter::default(), begun: Instant::now(), commits: Arc::default() }
     }
 
-    fn commits(&self) -> Vec<(Duration, Vec<i64>)> {
+    fn commits(&self) -> Vec<Begun> {
         self.commits.lock().unwrap().clone()
     }
 }

@@ -311,6 +311,11 @@ fn is_whole(body: &[u8], pen: &Pen) -> bool {
     if body.ends_with(LINE_END) {
         return true;
     }
+    if let [.., digit, b'}', b'\n'] = body
+        && digit.is_ascii_digit()
+    {
+        return false;
+    }
     // The damage may be in the end itself.
     let Some(but_end) = body.len().checked_sub(LINE_END.len()).and_then(|length| body.get(..length)) else {
         return false;
@@ -456,25 +461,50 @@ mod tests {
 
     #[test]
     fn a_write_that_was_cut_off_anywhere_is_cut_and_nothing_before_it() {
-        // Lines that end before, in and behind the old end mark.
-        for (before, size) in [(0, 600), (3_600, 40), (3_700, 20), (3_690, 60), (3_600, 700)] {
+        // Lines that end before, in and behind the old end mark, which has 31 bytes.
+        for (before, end) in [(0, 900), (3_600, 4_065), (3_600, 4_066), (3_600, 4_080), (3_600, 4_096), (3_600, 5_200)]
+        {
             let mut sheet = Sheet::new();
             sheet.write(&"b".repeat(before), true);
+            let empty = sheet.pen.entry(&[""]).unwrap().after.at;
+            let size = usize::try_from(end - empty).unwrap();
             let entry = sheet.pen.entry(&["y".repeat(size)]).unwrap();
+            assert_eq!((entry.after.at, entry.room.is_some()), (end, end > 4_065));
             if let Some(room) = &entry.room {
                 sheet.patch(room);
             }
-            for length in 0..entry.line.text.len() {
+            for length in 0..=entry.line.text.len() {
                 let mut torn = Sheet { text: sheet.text.clone(), pen: sheet.pen.clone() };
                 torn.patch(&Patch { at: entry.line.at, text: entry.line.text[..length].to_vec() });
                 let back =
                     read(&torn.text).unwrap_or_else(|fault| panic!("{before}, {size}, {length} bytes: {fault:?}"));
                 assert_eq!(back.saves[0], "b".repeat(before));
-                // Only the fill behind the line may be missing.
-                let whole = entry.after.at - entry.line.at <= length as u64;
+                // Only the fill behind the line may be missing, or a newline that the old mark began with.
+                let line = usize::try_from(entry.after.at - entry.line.at).unwrap();
+                let whole = part(&torn.text, entry.line.at, entry.after.at) == &entry.line.text[..line];
                 assert_eq!(back.saves.len() == 2, whole, "{before}, {size}, {length} bytes");
-                assert!(back.torn.is_some() || length == 0 || whole, "{before}, {size}, {length} bytes");
+                if length == 0 || length == entry.line.text.len() {
+                    assert_eq!(back.torn, None, "{before}, {size}, {length} bytes");
+                } else {
+                    assert!(back.torn.is_some() || whole, "{before}, {size}, {length} bytes");
+                }
             }
+        }
+    }
+
+    #[test]
+    fn a_sector_that_is_blank_again_is_noticed_by_what_attests_it() {
+        let mut sheet = Sheet::new();
+        for n in 0..20 {
+            sheet.write(&long(n % 4), true);
+        }
+        let last = read(&sheet.text).unwrap().unattested.unwrap();
+        let last = usize::try_from(last).unwrap();
+        for at in (0..=last - 512).step_by(512) {
+            let mut blank = sheet.text.clone();
+            blank[at..at + 512].fill(FILL);
+            let read = read(&blank);
+            assert!(matches!(read, Err(Fault::Corrupt { .. })), "sector at {at}: {read:?}");
         }
     }
 

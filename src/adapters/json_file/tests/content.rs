@@ -307,7 +307,12 @@ async fn more_subjects_than_files_may_be_open_are_written_and_synced_all_the_sam
     let options = JsonFileOptions::default().with_disk(Arc::new(disk.clone())).with_open_files(2);
     let claimed = Claimed::with(Path::new("/data"), options).await.unwrap();
     let saves = |revision| (0..6).map(|n| Save::Bucket(bucket(&format!("b{n}")), put(revision, 1, "x"))).collect();
-    for revision in 1..=4 {
+    claimed.commit_at(Durability::Wal, saves(1)).await.unwrap();
+    disk.take_log();
+    claimed.commit_at(Durability::Wal, saves(2)).await.unwrap();
+    let synced = disk.take_log().iter().filter(|call| call.starts_with("sync_data")).count();
+    assert_eq!(synced, 4, "those that are closed, before they are");
+    for revision in 3..=4 {
         claimed.commit_at(Durability::Wal, saves(revision)).await.unwrap();
     }
     claimed.commit(vec![]).await.unwrap();

@@ -150,11 +150,6 @@ async fn files_that_do_not_belong_together_are_refused() {
     let root = Path::new(ROOT);
     let ((a, a_lines), (b, b_lines)) = (bucket_files(root, "a"), bucket_files(root, "b"));
     let read = |path: &Path| disk.contents(path).unwrap();
-    let older = {
-        let claimed = Claimed::on(&disk.survivor()).await.unwrap();
-        drop(claimed);
-        read(&a)
-    };
     let newer = disk.survivor();
     let claimed = Claimed::on(&newer).await.unwrap();
     let full = Arc::new(BucketChange::Full(BucketSnapshot::new(1, 50, 0, vec![])));
@@ -180,10 +175,33 @@ async fn files_that_do_not_belong_together_are_refused() {
         );
         assert!(claimed.load("b").await.is_ok());
     }
+    // Both files of another bucket, and of another store.
+    let moved = disk.survivor();
+    moved.plant(&a, Some(&read(&b)));
+    moved.plant(&a_lines, Some(&read(&b_lines)));
+    let refused = Claimed::on(&moved).await.unwrap().load("a").await;
+    assert!(matches!(&refused, Err(Error::Corrupt { reason, .. }) if reason.contains("\"b\"")), "{refused:?}");
+    let attic = StoreName::new("attic").unwrap();
+    let claimed = Claimed::on(&moved).await.unwrap();
+    claimed.adapter.claim(&attic).await.unwrap();
+    let there = |path: &Path| Path::new(ROOT).join("attic").join(path.file_name().unwrap());
+    moved.plant(&there(&b), Some(&read(&b)));
+    moved.plant(&there(&b_lines), Some(&read(&b_lines)));
+    let refused = claimed.adapter.load_bucket(&BucketKey::new(attic, bucket("b"))).await;
+    assert!(matches!(&refused, Err(Error::Corrupt { reason, .. }) if reason.contains("\"shop\"")), "{refused:?}");
     // The same generation, of another history.
-    let mixed = newer.survivor();
-    mixed.plant(&a, Some(&older));
-    assert!(matches!(Claimed::on(&mixed).await.unwrap().load("a").await, Err(Error::Corrupt { .. })));
+    let other = PowerCutDisk::default();
+    let claimed = Claimed::on(&other).await.unwrap();
+    claimed.commit(vec![Save::Bucket(bucket("a"), put(1, 1, "another"))]).await.unwrap();
+    drop(claimed);
+    for (path, elsewhere) in [(&a, other.contents(&a)), (&a, newer.contents(&a)), (&a_lines, other.contents(&a_lines))]
+    {
+        let mixed = disk.survivor();
+        mixed.plant(path, elsewhere.as_deref());
+        let found = Claimed::on(&mixed).await.unwrap().load("a").await;
+        let newest = elsewhere == newer.contents(&a);
+        assert!(matches!(found, Err(Error::Corrupt { .. })) || newest, "{found:?}");
+    }
 }
 
 #[tokio::test]
