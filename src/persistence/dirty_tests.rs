@@ -195,6 +195,29 @@ fn an_overdue_commit_is_told_as_unknown_and_still_waited_for() {
 }
 
 #[test]
+fn a_change_that_was_captured_before_it_was_told_is_not_unsaved_any_more() {
+    let mut set = Set::new(policy(Durability::Fsync));
+    set.changed(&subject(1), 1, 10, ms(0));
+    set.next(ms(100));
+    // Told between the choice and the capture, which has the third already.
+    set.changed(&subject(1), 2, 10, ms(100));
+    set.captured(&subject(1), 3);
+    assert!(!set.changed(&subject(1), 3, 10, ms(101)));
+    set.saved(ms(102));
+    assert!(set.unsaved().is_empty() && set.unsaved_bytes() == 0);
+    assert!(!set.changed(&subject(1), 3, 10, ms(103)));
+    assert_eq!(set.next(ms(103)), Next::Rest);
+    // What is to be replaced is, whatever revision it has.
+    assert!(set.rewritten(&subject(1), 3, ms(104)));
+    set.flush(None, "flush");
+    assert_eq!(set.next(ms(104)), commit(&[1], Durability::Fsync));
+    set.rewritten(&subject(1), 3, ms(104));
+    set.captured(&subject(1), 3);
+    set.saved(ms(105));
+    assert_eq!(set.unsaved(), [subject(1)], "it may have come after the capture");
+}
+
+#[test]
 fn a_patient_waiter_hurries_nothing_and_hears_only_of_success() {
     let mut set = Set::new(policy(Durability::Fsync));
     set.changed(&subject(1), 1, 1, ms(0));
