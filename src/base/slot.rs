@@ -1,8 +1,6 @@
 //! Where handles find an actor, whichever one it is at the moment: actors die and are replaced, handles stay.
 
-use std::time::Duration;
-
-use ractor::{ActorRef, ActorStatus, Message, MessagingErr, RpcReplyPort};
+use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -11,8 +9,6 @@ use crate::base::name::Subject;
 
 /// How many calls one subject admits at a time; others wait within their timeout.
 const ADMITTED: u32 = 1_024;
-/// How often a call that waits for its answer looks whether its actor is still alive.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// Shared by a subject's handles, its actor and its store.
 pub(crate) struct Slot<M> {
@@ -154,9 +150,10 @@ impl<M: Message> Slot<M> {
         message: impl FnOnce(RpcReplyPort<T>) -> M,
         deadline: Instant,
     ) -> Result<Option<T>> {
-        let sent = async {
+        let mut outcome = Outcome::NotApplied;
+        let call = async {
             // The semaphore is never closed.
-            let turn = self.admission.acquire().await.map_err(|_| Error::Stopping)?;
+            let _turn = self.admission.acquire().await.map_err(|_| Error::Stopping)?;
             let (port, answer) = oneshot::channel();
             let mut message = message(port.into());
             let mut actor = self.other_than(None).await?;
@@ -168,23 +165,11 @@ impl<M: Message> Slot<M> {
                 message = returned;
                 actor = self.other_than(Some(&actor)).await?;
             }
-            Ok((turn, actor, answer))
+            outcome = Outcome::Unknown;
+            Ok(answer.await.ok())
         };
-        let sent = timeout_at(deadline, sent).await;
-        let (_turn, actor, mut answer) = sent.map_err(|_| Error::Timeout { outcome: Outcome::NotApplied })??;
-        loop {
-            let look = deadline.min(Instant::now() + LOOK);
-            if let Ok(answer) = timeout_at(look, &mut answer).await {
-                return Ok(answer.ok());
-            }
-            if actor.get_status() == ActorStatus::Stopped {
-                // A message that is sent in the instant of a kill can stay in the dead mailbox, its port with it.
-                return Ok(answer.try_recv().ok());
-            }
-            if look >= deadline {
-                return Err(Error::Timeout { outcome: Outcome::Unknown });
-            }
-        }
+        let timely = timeout_at(deadline, call).await;
+        timely.unwrap_or(Err(Error::Timeout { outcome }))
     }
 
     /// Calls for what changes nothing: repeated when the actor dies.
