@@ -31,6 +31,7 @@ pub struct BucketDefinition {
     pub(super) fields: Vec<(String, Field)>,
     pub(super) indexes: Vec<IndexDefinition>,
     pub(super) persistent: bool,
+    pub(super) ordered: bool,
     pub(super) schema_version: u32,
 }
 
@@ -49,6 +50,7 @@ impl BucketDefinition {
             fields: Vec::new(),
             indexes: Vec::new(),
             persistent: true,
+            ordered: false,
             schema_version: 1,
         }
     }
@@ -79,6 +81,12 @@ impl BucketDefinition {
     /// An index whose values only one record may hold; Nulls never collide.
     pub fn unique_index<P: Into<String>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
         self.indexes.push(IndexDefinition { paths: paths.into_iter().map(Into::into).collect(), unique: true });
+        self
+    }
+
+    /// The bucket's order is the order of its keys; by default it is that of insertion.
+    pub fn ordered(mut self) -> Self {
+        self.ordered = true;
         self
     }
 

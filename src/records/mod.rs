@@ -15,6 +15,7 @@ mod definition;
 mod event;
 mod filter;
 mod index;
+mod place;
 mod record;
 mod restore;
 mod schema;

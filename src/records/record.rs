@@ -97,6 +97,11 @@ impl Record {
         self.place
     }
 
+    /// Whether the record has expired by `now`: then it is absent from everything.
+    pub(crate) fn is_expired(&self, now: i64) -> bool {
+        self.metadata.expires_at.is_some_and(|at| at <= now)
+    }
+
     /// The value at a path of names separated by `.`; metadata is not found here, see [`metadata`](Self::metadata).
     pub fn get(&self, path: &str) -> Option<&Value> {
         match path.split_once('.') {

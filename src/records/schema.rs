@@ -24,6 +24,7 @@ pub struct Schema {
     pub(super) indexes: Box<[IndexRule]>,
     pub(super) autoincrements: bool,
     persistent: bool,
+    ordered: bool,
     schema_version: u32,
 }
 
@@ -83,7 +84,7 @@ impl Schema {
     /// `InvalidDefinition` with every fault.
     pub fn new(definition: BucketDefinition) -> Result<Self> {
         let mut problems = Vec::new();
-        let BucketDefinition { name, key, fields, indexes, persistent, schema_version } = definition;
+        let BucketDefinition { name, key, fields, indexes, persistent, ordered, schema_version } = definition;
         let bucket = match BucketName::new(&name) {
             Ok(bucket) => Some(bucket),
             Err(error) => {
@@ -122,7 +123,7 @@ impl Schema {
                 let autoincrements = fields.iter().any(|(_, field)| field.generated == Some(Generated::Autoincrement));
                 let fields = fields.into_iter().map(|(name, rule)| NamedField { name: name.into(), rule }).collect();
                 let layout = Arc::new(layout);
-                Ok(Self { bucket, layout, key, fields, indexes, autoincrements, persistent, schema_version })
+                Ok(Self { bucket, layout, key, fields, indexes, autoincrements, persistent, ordered, schema_version })
             }
             _ => Err(Error::InvalidDefinition { bucket: name, problems }),
         }
@@ -136,6 +137,11 @@ impl Schema {
     /// Whether the bucket is to be saved.
     pub fn persistent(&self) -> bool {
         self.persistent
+    }
+
+    /// Whether the bucket's order is that of its keys, and not that of insertion.
+    pub fn ordered(&self) -> bool {
+        self.ordered
     }
 
     /// The definition's version.
