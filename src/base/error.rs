@@ -62,6 +62,18 @@ pub enum Error {
     },
 
     // ---- read again
+    /// The record has another version.
+    #[error("bucket {bucket}: the record has version {actual}, not {expected}")]
+    VersionMismatch {
+        /// The bucket that refused it.
+        bucket: BucketName,
+        /// The record's key.
+        key: Key,
+        /// The version asked for.
+        expected: u64,
+        /// The version that the record has.
+        actual: u64,
+    },
     /// No record has this key.
     #[error("bucket {bucket}: no record with this key")]
     NotFound {
@@ -71,7 +83,25 @@ pub enum Error {
         key: Key,
     },
 
+    // ---- repeat
+    /// What a transaction has read was changed before it could commit; nothing of it was applied.
+    #[error("bucket {bucket}: what was read has changed meanwhile")]
+    Conflict {
+        /// The bucket that was read.
+        bucket: BucketName,
+        /// The record that changed, where it was one.
+        key: Option<Key>,
+    },
+
     // ---- make room
+    /// The bucket is full of what this very commit wrote.
+    #[error("bucket {bucket}: more than its {max_size} records would be written at once")]
+    CapacityExceeded {
+        /// The bucket that refused it.
+        bucket: BucketName,
+        /// The most records that it takes.
+        max_size: usize,
+    },
     /// An autoincrement counter has reached the largest number there is.
     #[error("bucket {bucket}: the autoincrement counter is exhausted")]
     CounterExhausted {
@@ -124,6 +154,27 @@ pub enum Error {
     UserCode {
         /// Which code.
         place: &'static str,
+    },
+    /// The transaction that the handle belonged to has ended.
+    #[error("the transaction has ended")]
+    TransactionClosed,
+    /// The request id was used for another write.
+    #[error("bucket {bucket}: the request id was used for another write")]
+    RequestIdReused {
+        /// The bucket that refused it.
+        bucket: BucketName,
+    },
+    /// A query of this name is defined.
+    #[error("query {name:?} is already defined")]
+    QueryAlreadyDefined {
+        /// The name in use.
+        name: String,
+    },
+    /// No query of this name is defined.
+    #[error("query {name:?} is not defined")]
+    QueryNotDefined {
+        /// The name asked for.
+        name: String,
     },
     /// A bucket of this name is defined.
     #[error("bucket {bucket} is already defined")]
@@ -201,6 +252,14 @@ pub enum Error {
         outcome: Outcome,
     },
 
+    /// The write was applied when it was first sent, and a record of it is gone since.
+    #[error("the request was applied at revision {revision}, and its records have changed since")]
+    AlreadyApplied {
+        /// The keys that it wrote.
+        keys: Vec<Key>,
+        /// The revision that it made.
+        revision: u64,
+    },
     /// An actor died so often that its store has given it up.
     #[error("{subject} has been given up after {restarts} restarts in {within:?}")]
     GivenUp {
@@ -378,9 +437,21 @@ impl Error {
         Self::InvalidArgument { reason: reason.into() }
     }
 
-    /// Whether trying the same again later may succeed: `Transient` and `Unknown`.
+    /// Whether trying the same again later may succeed: `Conflict`, `Transient` and `Unknown`.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Transient { .. } | Self::Unknown { .. })
+        matches!(self, Self::Conflict { .. } | Self::Transient { .. } | Self::Unknown { .. })
+    }
+
+    /// The error of one of a batch, counted from 0.
+    pub(crate) fn of_item(self, at: usize) -> Self {
+        match self {
+            Self::Validation { bucket, issues, .. } => Self::Validation { bucket, index: Some(at), issues },
+            Self::InvalidValue { path, reason } if path.is_empty() => {
+                Self::InvalidValue { path: at.to_string(), reason }
+            }
+            Self::InvalidValue { path, reason } => Self::InvalidValue { path: format!("{at}.{path}"), reason },
+            other => other,
+        }
     }
 }
 

@@ -11,39 +11,41 @@ use crate::base::name::Subject;
 const ADMITTED: u32 = 1_024;
 
 /// Shared by a subject's handles, its actor and its store.
-pub(crate) struct Slot<M> {
+///
+/// `S` is what else an actor is found with, such as state that may be read without asking it.
+pub(crate) struct Slot<M, S = ()> {
     subject: Subject,
-    place: watch::Sender<Place<M>>,
+    place: watch::Sender<Place<M, S>>,
     admission: Semaphore,
 }
 
 /// Where the actor is.
-pub(crate) enum Place<M> {
+pub(crate) enum Place<M, S = ()> {
     /// It is being loaded or restarted.
     Starting,
     /// There.
-    Running(ActorRef<M>),
+    Running(ActorRef<M>, S),
     /// Nowhere, and it is not coming back.
     Gone(Error),
 }
 
-impl<M> Clone for Place<M> {
+impl<M, S: Clone> Clone for Place<M, S> {
     fn clone(&self) -> Self {
         match self {
             Self::Starting => Self::Starting,
-            Self::Running(actor) => Self::Running(actor.clone()),
+            Self::Running(actor, shared) => Self::Running(actor.clone(), shared.clone()),
             Self::Gone(error) => Self::Gone(error.clone()),
         }
     }
 }
 
-impl<M> std::fmt::Debug for Slot<M> {
+impl<M, S> std::fmt::Debug for Slot<M, S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Slot").field("subject", &self.subject).finish_non_exhaustive()
     }
 }
 
-impl<M: Message> Slot<M> {
+impl<M: Message, S: Clone> Slot<M, S> {
     pub(crate) fn new(subject: Subject) -> Self {
         Self { subject, place: watch::Sender::new(Place::Starting), admission: Semaphore::new(ADMITTED as usize) }
     }
@@ -54,8 +56,8 @@ impl<M: Message> Slot<M> {
 
     /// The actor has started. Answers whether it is wanted: a slot that was closed meanwhile stays closed.
     #[must_use]
-    pub(crate) fn started(&self, actor: ActorRef<M>) -> bool {
-        self.unless_gone(Place::Running(actor))
+    pub(crate) fn started(&self, actor: ActorRef<M>, shared: S) -> bool {
+        self.unless_gone(Place::Running(actor, shared))
     }
 
     /// The actor is being restarted. Answers whether it is wanted.
@@ -64,7 +66,7 @@ impl<M: Message> Slot<M> {
         self.unless_gone(Place::Starting)
     }
 
-    fn unless_gone(&self, next: Place<M>) -> bool {
+    fn unless_gone(&self, next: Place<M, S>) -> bool {
         self.place.send_if_modified(|place| {
             let wanted = !matches!(place, Place::Gone(_));
             if wanted {
@@ -75,19 +77,19 @@ impl<M: Message> Slot<M> {
     }
 
     /// From now on callers get this error; answers where the actor was.
-    pub(crate) fn close(&self, error: Error) -> Place<M> {
+    pub(crate) fn close(&self, error: Error) -> Place<M, S> {
         self.place.send_replace(Place::Gone(error))
     }
 
     /// Refuses new calls, and waits until the actor has handled what it has.
     pub(crate) async fn drain(&self) {
-        if let Place::Running(actor) = self.close(Error::Stopping) {
+        if let Place::Running(actor, _) = self.close(Error::Stopping) {
             // An actor that is dead already has nothing left to drain.
             let _dead = actor.drain_and_wait(None).await;
         }
     }
 
-    pub(crate) fn place(&self) -> Place<M> {
+    pub(crate) fn place(&self) -> Place<M, S> {
         self.place.borrow().clone()
     }
 
@@ -122,6 +124,41 @@ impl<M: Message> Slot<M> {
         timely.map_err(|_| Error::Timeout { outcome: Outcome::NotApplied })?
     }
 
+    /// Whether the actor is nowhere, and not coming back.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(&*self.place.borrow(), Place::Gone(_))
+    }
+
+    /// What the actor is found with, if it is there.
+    pub(crate) fn shared_now(&self) -> Option<Result<S>> {
+        Self::shared_of(&self.place.borrow())
+    }
+
+    fn shared_of(place: &Place<M, S>) -> Option<Result<S>> {
+        match place {
+            Place::Starting => None,
+            Place::Running(_, shared) => Some(Ok(shared.clone())),
+            Place::Gone(error) => Some(Err(error.clone())),
+        }
+    }
+
+    /// What the actor is found with, once it is there and `wanted`.
+    ///
+    /// # Errors
+    /// `Timeout`, and what the slot was closed with.
+    pub(crate) async fn shared(&self, deadline: Instant, wanted: impl Fn(&S) -> bool) -> Result<S> {
+        let mut places = self.place.subscribe();
+        let fits = |place: &Place<M, S>| match place {
+            Place::Starting => false,
+            Place::Running(_, shared) => wanted(shared),
+            Place::Gone(_) => true,
+        };
+        let place = timeout_at(deadline, places.wait_for(fits)).await;
+        let place = place.map_err(|_| Error::Timeout { outcome: Outcome::NotApplied })?;
+        // The sender lives in `self`, so that waiting ends with a place.
+        place.ok().and_then(|place| Self::shared_of(&place)).unwrap_or(Err(Error::Stopping))
+    }
+
     async fn other_than(&self, dead: Option<&ActorRef<M>>) -> Result<ActorRef<M>> {
         if let Some(found) = Self::usable(&self.place.borrow(), dead) {
             return found;
@@ -132,11 +169,11 @@ impl<M: Message> Slot<M> {
         place.ok().and_then(|place| Self::usable(&place, dead)).unwrap_or(Err(Error::Stopping))
     }
 
-    fn usable(place: &Place<M>, dead: Option<&ActorRef<M>>) -> Option<Result<ActorRef<M>>> {
+    fn usable(place: &Place<M, S>, dead: Option<&ActorRef<M>>) -> Option<Result<ActorRef<M>>> {
         match place {
             Place::Starting => None,
-            Place::Running(actor) if dead.is_some_and(|dead| dead.get_id() == actor.get_id()) => None,
-            Place::Running(actor) => Some(Ok(actor.clone())),
+            Place::Running(actor, _) if dead.is_some_and(|dead| dead.get_id() == actor.get_id()) => None,
+            Place::Running(actor, _) => Some(Ok(actor.clone())),
             Place::Gone(error) => Some(Err(error.clone())),
         }
     }

@@ -1,51 +1,83 @@
 //! What users hold of a bucket.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::{ActorRef, RpcReplyPort};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use ractor::ActorRef;
 use tokio::time::Instant;
 
+use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Outcome, Result};
 use crate::base::name::BucketName;
 use crate::base::slot::Slot;
-use crate::base::value::{IntoObject, Key, ValueError};
-use crate::bucket::message::{Applied, BucketMessage, BucketStats};
+use crate::base::value::{IntoObject, Key, Object, Value, ValueError};
+use crate::bucket::directory::{Address, Directory};
+use crate::bucket::instance::Instance;
+use crate::bucket::message::{Applied, BucketMessage, BucketStats, WriteRequest};
+use crate::bucket::reads::Reads;
+use crate::bucket::typed::TypedBucket;
 use crate::persistence::Persister;
-use crate::records::{Filter, Record, Write};
+use crate::records::{
+    Explain, Filter, Page, Paged, Patch, Query, ReadSet, Record, Table, Upserted, View, Write, Written,
+};
 
 /// How long a call may take unless the handle says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// From so many entries on, a query is left to the blocking pool: it takes longer than an async task should hold its
+/// thread.
+const LONG: usize = 16_384;
+
+/// A bucket's slot: where its actor and its table are found.
+pub(crate) type BucketSlot = Slot<BucketMessage, Arc<Instance>>;
+
 /// A bucket: records that are checked against a schema, found by key and by index, and saved as its store is set.
 ///
 /// A handle is a cheap clone that addresses the bucket by name and survives restarts of its actor; dropping handles
-/// changes nothing. At most 1,024 calls per bucket are under way at a time, others wait within their timeout.
+/// changes nothing. At most 1,024 writes per bucket are under way at a time, others wait within their timeout.
+///
+/// Reads run in the caller's task on an immutable snapshot: neither do they wait for writes, nor writes for them. Who
+/// awaited a write sees it in every later read. All of one query sees one revision.
 ///
 /// # Cancel safety
 /// A write whose future is dropped is done or not done as a whole, and saved if it is done.
 #[derive(Clone, Debug)]
 pub struct Bucket {
-    name: BucketName,
-    slot: Arc<Slot<BucketMessage>>,
-    /// None where the bucket is not saved.
-    persister: Option<Persister>,
+    address: Arc<Address>,
+    directory: Directory,
     durability: Durability,
     timeout: Duration,
+    /// The id of the one write that this handle is for.
+    request: Option<Arc<str>>,
+    /// Where reads are noted, for live queries.
+    reads: Option<Reads>,
 }
 
 impl Bucket {
-    pub(crate) fn new(name: BucketName, slot: Arc<Slot<BucketMessage>>, persister: Option<Persister>) -> Self {
-        Self { name, slot, persister, durability: Durability::Ram, timeout: DEFAULT_TIMEOUT }
+    pub(crate) fn new(address: Arc<Address>, directory: Directory) -> Self {
+        let (durability, timeout) = (Durability::Ram, DEFAULT_TIMEOUT);
+        Self { address, directory, durability, timeout, request: None, reads: None }
+    }
+
+    /// The same with its reads noted.
+    pub(crate) fn noting(self, reads: Reads) -> Self {
+        Self { reads: Some(reads), ..self }
+    }
+
+    /// The bucket of this name: another one than at first where that was dropped and the name defined again.
+    fn address(&self) -> Arc<Address> {
+        if self.address.slot.is_gone()
+            && let Ok(current) = self.directory.get(&self.address.name)
+        {
+            return current;
+        }
+        Arc::clone(&self.address)
     }
 
     /// The bucket's name.
     pub fn name(&self) -> &BucketName {
-        &self.name
+        &self.address.name
     }
 
     /// A handle whose writes are answered at this level of durability; default [`Durability::Ram`].
@@ -61,29 +93,89 @@ impl Bucket {
         Self { timeout, ..self.clone() }
     }
 
-    /// The same bucket with records of a type.
-    pub fn typed<T: Serialize + DeserializeOwned>(&self) -> TypedBucket<T> {
-        TypedBucket { bucket: self.clone(), records: PhantomData }
+    /// A handle for one write under an id of 1 to 128 bytes: the bucket applies it once, however often it is sent, also
+    /// after a restart, for as long as it remembers the id (the definition's `request_window`).
+    ///
+    /// A repeat changes nothing. It answers the records of the same keys as they are by then, or `AlreadyApplied` if one
+    /// of them is gone. The write repeats itself once when the bucket's actor dies with it. Another write under the same
+    /// id is refused with `RequestIdReused`.
+    #[must_use]
+    pub fn with_request_id(&self, id: impl Into<Arc<str>>) -> Self {
+        Self { request: Some(id.into()), ..self.clone() }
     }
+
+    /// The same bucket with records of a type.
+    pub fn typed<T>(&self) -> TypedBucket<T> {
+        TypedBucket::new(self.clone())
+    }
+
+    // ---- writes
 
     /// Inserts a record: fills in generated fields and defaults, checks everything, answers the record as stored.
     ///
     /// # Errors
-    /// `Validation` with every issue, `InvalidValue`, `DuplicateKey`, `UniqueViolation`, `CounterExhausted`: nothing has
-    /// changed. `NotSaved`: in memory, but not at the handle's durability. `Timeout`, `ActorLost`, `Stopping`,
-    /// `Unsupported`, `Fenced`.
+    /// `Validation` with every issue, `InvalidValue`, `DuplicateKey`, `UniqueViolation`, `CapacityExceeded`,
+    /// `CounterExhausted`, `UserCode`: nothing has changed. `NotSaved`: in memory, but not at the handle's durability.
+    /// `Timeout`, `ActorLost`, `Stopping`, `Unsupported`, `Fenced`.
     pub async fn insert(&self, data: impl IntoObject) -> Result<Arc<Record>> {
-        let data = data.into_object().map_err(invalid)?;
-        record(self.write(Write::Insert(data)).await?)
+        record(self.write(Write::Insert(object(data)?)).await?)
     }
 
-    /// Merges changes over the top level of a record: the key, generated fields and metadata among them are left out.
+    /// Inserts records as one commit, all or none; no records are no commit.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert); `Validation` and `InvalidValue` name the record, counted from 0.
+    pub async fn insert_many<I: IntoObject>(&self, list: impl IntoIterator<Item = I>) -> Result<Vec<Arc<Record>>> {
+        let list: Result<Vec<Object>> = list
+            .into_iter()
+            .enumerate()
+            .map(|(at, data)| object(data).map_err(|error| error.of_item(at)))
+            .collect();
+        match self.write(Write::InsertMany(list?)).await? {
+            Written::Records(records) => Ok(records),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Inserts a record, or, where its key is taken, merges it over the top level of the record that is there.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert), but for `DuplicateKey`.
+    pub async fn upsert(&self, data: impl IntoObject) -> Result<Upserted> {
+        match self.write(Write::Upsert(object(data)?)).await? {
+            Written::Upserted(upserted) => Ok(upserted),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Merges changes over the top level of a record: the key, generated fields and metadata among them are left out,
+    /// but for `_expires_at`.
     ///
     /// # Errors
     /// As [`insert`](Self::insert), and `NotFound`.
     pub async fn update(&self, key: impl Into<Key>, changes: impl IntoObject) -> Result<Arc<Record>> {
-        let changes = changes.into_object().map_err(invalid)?;
-        record(self.write(Write::Update(key.into(), changes)).await?)
+        record(self.write(Write::Update(key.into(), object(changes)?)).await?)
+    }
+
+    /// The same, if the record still has this version: compare and set.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update), and `VersionMismatch`.
+    pub async fn update_if(
+        &self,
+        key: impl Into<Key>,
+        version: u64,
+        changes: impl IntoObject,
+    ) -> Result<Arc<Record>> {
+        record(self.write(Write::UpdateIf(key.into(), version, object(changes)?)).await?)
+    }
+
+    /// Changes a record by path; all of the patch's operations are applied, or none.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update), and `InvalidArgument` for paths that a patch may not touch.
+    pub async fn patch(&self, key: impl Into<Key>, patch: Patch) -> Result<Arc<Record>> {
+        record(self.write(Write::Patch(key.into(), patch)).await?)
     }
 
     /// Deletes a record; answers whether it was there.
@@ -91,7 +183,15 @@ impl Bucket {
     /// # Errors
     /// `NotSaved`, `Timeout`, `ActorLost`, `Stopping`, `Unsupported`, `Fenced`.
     pub async fn delete(&self, key: impl Into<Key>) -> Result<bool> {
-        Ok(self.write(Write::Delete(key.into())).await?.written.gone() > 0)
+        Ok(self.write(Write::Delete(key.into())).await?.gone() > 0)
+    }
+
+    /// Deletes the records that a filter matches, as one commit; answers how many there were.
+    ///
+    /// # Errors
+    /// As [`delete`](Self::delete), and `InvalidArgument`.
+    pub async fn delete_many(&self, filter: impl Into<Filter>) -> Result<usize> {
+        Ok(self.write(Write::DeleteMany(filter.into())).await?.gone())
     }
 
     /// Deletes all records; answers how many there were. The autoincrement counter stays.
@@ -99,33 +199,58 @@ impl Bucket {
     /// # Errors
     /// As [`delete`](Self::delete).
     pub async fn clear(&self) -> Result<usize> {
-        Ok(self.write(Write::Clear).await?.written.gone())
+        Ok(self.write(Write::Clear).await?.gone())
     }
+
+    // ---- reads
 
     /// The record of a key.
     ///
     /// # Errors
-    /// `Timeout`, `ActorLost`, `BucketNotDefined`.
+    /// `Timeout` while the bucket is restarting, `BucketNotDefined`, `Stopping`.
     pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Arc<Record>>> {
         let key = key.into();
-        self.read(|port| BucketMessage::Get(key.clone(), port)).await
+        self.read(|table, now| table.get(&key, now).cloned(), |reads| reads.key(&key)).await
     }
 
-    /// The records that a filter matches, in insertion order.
+    /// The records of these keys, in the order asked.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn get_many<K: Into<Key>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Arc<Record>>>> {
+        let keys: Vec<Key> = keys.into_iter().map(Into::into).collect();
+        let look = |table: &Table, now| keys.iter().map(|key| table.get(key, now).cloned()).collect();
+        self.read(look, |reads| keys.iter().for_each(|key| reads.key(key))).await
+    }
+
+    /// The records that a query asks for; a filter or an object will do. In bucket order, unless the query says
+    /// otherwise.
     ///
     /// # Errors
     /// As [`get`](Self::get), and `InvalidArgument`.
-    pub async fn find(&self, filter: impl Into<Filter>) -> Result<Vec<Arc<Record>>> {
-        let filter = filter.into();
-        self.read(|port| BucketMessage::Find(filter.clone(), port)).await
+    pub async fn find(&self, query: impl Into<Query>) -> Result<Vec<Arc<Record>>> {
+        let query = query.into();
+        let view = self.view(query.filter()).await?;
+        self.run(view, move |view| view.find(&query)).await
     }
 
-    /// The first of the records that a filter matches.
+    /// The first of the records that a query asks for.
     ///
     /// # Errors
     /// As [`find`](Self::find).
-    pub async fn find_one(&self, filter: impl Into<Filter>) -> Result<Option<Arc<Record>>> {
-        Ok(self.find(filter).await?.into_iter().next())
+    pub async fn find_one(&self, query: impl Into<Query>) -> Result<Option<Arc<Record>>> {
+        let query = query.into();
+        let view = self.view(query.filter()).await?;
+        self.run(view, move |view| view.find_one(&query)).await
+    }
+
+    /// All records, in bucket order.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn all(&self) -> Result<Vec<Arc<Record>>> {
+        let view = self.whole().await?;
+        self.run(view, |view| Ok(view.all())).await
     }
 
     /// How many records a filter matches.
@@ -134,23 +259,93 @@ impl Bucket {
     /// As [`find`](Self::find).
     pub async fn count(&self, filter: impl Into<Filter>) -> Result<usize> {
         let filter = filter.into();
-        self.read(|port| BucketMessage::Count(filter.clone(), port)).await
+        let view = self.view(&filter).await?;
+        self.run(view, move |view| view.count(&filter)).await
     }
 
-    /// All records, in insertion order.
+    /// The first records in bucket order, at most so many.
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub async fn all(&self) -> Result<Vec<Arc<Record>>> {
-        self.read(BucketMessage::All).await
+    pub async fn first(&self, count: usize) -> Result<Vec<Arc<Record>>> {
+        Ok(self.whole().await?.first(count))
+    }
+
+    /// The last records in bucket order, at most so many, in ascending order.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn last(&self, count: usize) -> Result<Vec<Arc<Record>>> {
+        Ok(self.whole().await?.last(count))
+    }
+
+    /// One page of the records that a query asks for, and where the next one begins.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find); `InvalidArgument` also for a page of no records, a query with offset or limit, and a
+    /// cursor of another bucket or order.
+    pub async fn paginate(&self, query: impl Into<Query>, page: Page) -> Result<Paged> {
+        let query = query.into();
+        let view = self.whole().await?.keyed_by(None);
+        self.run(view, move |view| view.paginate(&query, &page)).await
+    }
+
+    /// The sum of the numbers at a path: an exact Int while all are Ints and it fits, else a Float; 0 of none.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn sum(&self, path: impl Into<String>, filter: impl Into<Filter>) -> Result<Value> {
+        let (path, filter) = (path.into(), filter.into());
+        let view = self.view(&filter).await?;
+        self.run(view, move |view| view.sum(&path, &filter)).await
+    }
+
+    /// The mean of the numbers at a path; 0 of none.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn avg(&self, path: impl Into<String>, filter: impl Into<Filter>) -> Result<f64> {
+        let (path, filter) = (path.into(), filter.into());
+        let view = self.view(&filter).await?;
+        self.run(view, move |view| view.avg(&path, &filter)).await
+    }
+
+    /// The least number at a path.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn min(&self, path: impl Into<String>, filter: impl Into<Filter>) -> Result<Option<Value>> {
+        let (path, filter) = (path.into(), filter.into());
+        let view = self.view(&filter).await?;
+        self.run(view, move |view| view.min(&path, &filter)).await
+    }
+
+    /// The greatest number at a path.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn max(&self, path: impl Into<String>, filter: impl Into<Filter>) -> Result<Option<Value>> {
+        let (path, filter) = (path.into(), filter.into());
+        let view = self.view(&filter).await?;
+        self.run(view, move |view| view.max(&path, &filter)).await
+    }
+
+    /// How a query would be answered: which index, how many entries, in which order. Reads none of them.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub async fn explain(&self, query: impl Into<Query>) -> Result<Explain> {
+        let query = query.into();
+        let now = self.now_view(query.filter()).await?;
+        now.explain(&query)
     }
 
     /// The bucket's numbers.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// As [`get`](Self::get), and `ActorLost`.
     pub async fn stats(&self) -> Result<BucketStats> {
-        self.read(BucketMessage::Stats).await
+        self.address().slot.read(BucketMessage::Stats, self.timeout).await
     }
 
     /// Waits until everything that the bucket has accepted so far is saved; at once where it is not saved at all.
@@ -158,8 +353,9 @@ impl Bucket {
     /// # Errors
     /// What the commit said: everything is kept and retried. `Stopping`.
     pub async fn flush(&self) -> Result<()> {
-        match &self.persister {
-            Some(persister) => persister.flush(Some(self.slot.subject())).await,
+        let address = self.address();
+        match &address.persister {
+            Some(persister) => persister.flush(Some(address.slot.subject())).await,
             None => Ok(()),
         }
     }
@@ -169,133 +365,137 @@ impl Bucket {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn actor(&self) -> Result<ActorRef<BucketMessage>> {
-        self.slot.actor(Instant::now() + self.timeout).await
+        self.address().slot.actor(Instant::now() + self.timeout).await
     }
 
-    async fn write(&self, write: Write) -> Result<Applied> {
-        let awaited = self.awaited()?;
-        let deadline = Instant::now() + self.timeout;
-        let message = |port| BucketMessage::Write(write, port);
-        let applied = match self.slot.call(message, deadline).await? {
-            Some(applied) => applied?,
-            None => return Err(Error::ActorLost { outcome: Outcome::Unknown }),
-        };
+    // ---- how
+
+    async fn write(&self, write: Write) -> Result<Written> {
+        let address = self.address();
+        let awaited = awaited(address.persister.as_ref(), self.durability)?;
+        let applied = self.apply(&address.slot, write).await?;
         if let (Some(persister), Some(revision)) = (awaited, applied.revision) {
-            let saved = persister.saved(self.slot.subject(), revision, self.durability).await;
+            let saved = persister.saved(address.slot.subject(), revision, self.durability).await;
             saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
         }
-        Ok(applied)
+        Ok(applied.written)
     }
 
-    /// The persister, if writes of this handle have to wait for it; refused before anything is changed.
-    fn awaited(&self) -> Result<Option<&Persister>> {
-        if self.durability == Durability::Ram {
-            return Ok(None);
+    async fn apply(&self, slot: &BucketSlot, write: Write) -> Result<Applied> {
+        let send = |request| slot.call(|port| BucketMessage::Write(request, port), self.timeout);
+        let Some(id) = &self.request else {
+            let applied = send(WriteRequest::new(write)).await?;
+            return applied.unwrap_or(Err(Error::ActorLost { outcome: Outcome::Unknown }));
+        };
+        let request = WriteRequest::new(write).with_id(Arc::clone(id));
+        // What was applied already is not applied again.
+        for _ in 0..2 {
+            match send(request.clone()).await? {
+                None | Some(Err(Error::ActorLost { .. })) => {}
+                Some(applied) => return applied,
+            }
         }
-        let refused = |has| Error::Unsupported { what: format!("durability {:?}", self.durability), has: Some(has) };
-        let persister = self.persister.as_ref().ok_or_else(|| refused(Durability::Ram))?;
-        let has = persister.capabilities().durability;
-        if self.durability > has {
-            return Err(refused(has));
+        Err(Error::ActorLost { outcome: Outcome::Unknown })
+    }
+
+    /// Looks at the table, for moments only. An instance that has been replaced meanwhile is looked for again.
+    async fn read<T>(&self, look: impl Fn(&Table, i64) -> T, note: impl FnOnce(&mut ReadSet)) -> Result<T> {
+        // Ready at once as a rule: a task that does nothing but read has to give way to others all the same.
+        tokio::task::coop::consume_budget().await;
+        let seen = match self.address.slot.shared_now() {
+            Some(Ok(instance)) => {
+                let now = instance.now();
+                instance.read(|table| (look(table, now), table.revision())).ok()
+            }
+            _ => None,
+        };
+        let (found, revision) = match seen {
+            Some(seen) => seen,
+            None => self.read_later(look).await?,
+        };
+        if let Some(reads) = &self.reads {
+            reads.note(self.name(), revision, note);
         }
-        match persister.fenced() {
-            Some(error) => Err(error),
-            None => Ok(Some(persister)),
+        Ok(found)
+    }
+
+    /// The bucket is restarting, or gone.
+    async fn read_later<T>(&self, look: impl Fn(&Table, i64) -> T) -> Result<(T, u64)> {
+        let deadline = Instant::now() + self.timeout;
+        let address = self.address();
+        let mut retired: Option<Arc<Instance>> = None;
+        loop {
+            let other = |found: &Arc<Instance>| retired.as_ref().is_none_or(|retired| !Arc::ptr_eq(retired, found));
+            let instance = address.slot.shared(deadline, other).await?;
+            let now = instance.now();
+            match instance.read(|table| (look(table, now), table.revision())) {
+                Ok(seen) => return Ok(seen),
+                Err(_retired) => retired = Some(instance),
+            }
         }
     }
 
-    async fn read<T: Send + 'static>(
+    async fn view(&self, filter: &Filter) -> Result<View> {
+        filter.check()?;
+        self.read(|table, now| table.view(filter, now), |reads| reads.predicate(filter)).await
+    }
+
+    async fn now_view(&self, filter: &Filter) -> Result<View> {
+        filter.check()?;
+        self.read(|table, now| table.view(filter, now), |_| {}).await
+    }
+
+    async fn whole(&self) -> Result<View> {
+        self.read(|table, now| table.snapshot_view(now), ReadSet::whole).await
+    }
+
+    /// Runs a query on a snapshot: here, if it is short.
+    async fn run<T: Send + 'static>(
         &self,
-        message: impl FnMut(RpcReplyPort<Result<T>>) -> BucketMessage,
+        view: View,
+        query: impl FnOnce(&View) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.slot.read(message, Instant::now() + self.timeout).await
+        run(view, query).await
     }
 }
 
-fn record(applied: Applied) -> Result<Arc<Record>> {
-    // Inserts and updates answer a record and nothing else.
-    applied.written.into_record().ok_or_else(|| Error::invalid_argument("the write answers no record"))
+/// Runs a query on a snapshot: here, if it is short.
+pub(crate) async fn run<T: Send + 'static>(
+    view: View,
+    query: impl FnOnce(&View) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if view.is_short(LONG) {
+        return query(&view);
+    }
+    blocking::run("a query", move || query(&view)).await
 }
 
-fn invalid(error: ValueError) -> Error {
-    let ValueError { path, reason, .. } = error;
-    Error::InvalidValue { path, reason }
-}
-
-/// A bucket whose records are read as a type: the same operations, answering `T`. A record that does not fit is `Decode`
-/// with its key. `T` is given its declared and undeclared fields, and metadata by the names `_version`, `_created_at`,
-/// `_updated_at` and `_expires_at`; metadata that it serializes is ignored.
-#[derive(Debug)]
-pub struct TypedBucket<T> {
-    bucket: Bucket,
-    records: PhantomData<fn() -> T>,
-}
-
-impl<T> Clone for TypedBucket<T> {
-    fn clone(&self) -> Self {
-        Self { bucket: self.bucket.clone(), records: PhantomData }
+/// The persister, if writes of this durability have to wait for it; refused before anything is changed.
+pub(crate) fn awaited(persister: Option<&Persister>, durability: Durability) -> Result<Option<&Persister>> {
+    if durability == Durability::Ram {
+        return Ok(None);
+    }
+    let refused = |has| Error::Unsupported { what: format!("durability {durability:?}"), has: Some(has) };
+    let persister = persister.ok_or_else(|| refused(Durability::Ram))?;
+    let has = persister.capabilities().durability;
+    if durability > has {
+        return Err(refused(has));
+    }
+    match persister.fenced() {
+        Some(error) => Err(error),
+        None => Ok(Some(persister)),
     }
 }
 
-impl<T: Serialize + DeserializeOwned> TypedBucket<T> {
-    /// The same bucket without a type.
-    pub fn untyped(&self) -> &Bucket {
-        &self.bucket
-    }
+fn record(written: Written) -> Result<Arc<Record>> {
+    written.into_record().ok_or_else(unexpected)
+}
 
-    /// Inserts a record; answers it as stored.
-    ///
-    /// # Errors
-    /// As [`Bucket::insert`], and `Decode`: then the record is in the bucket all the same.
-    pub async fn insert(&self, record: &T) -> Result<T> {
-        self.bucket.insert(record).await?.to()
-    }
+/// Each write has one kind of answer, and is asked for that.
+pub(crate) fn unexpected() -> Error {
+    Error::invalid_argument("the write has another kind of answer")
+}
 
-    /// Merges changes over a record; answers it as stored.
-    ///
-    /// # Errors
-    /// As [`Bucket::update`], and `Decode`: then the record is changed all the same.
-    pub async fn update(&self, key: impl Into<Key>, changes: impl IntoObject) -> Result<T> {
-        self.bucket.update(key, changes).await?.to()
-    }
-
-    /// The record of a key.
-    ///
-    /// # Errors
-    /// As [`Bucket::get`], and `Decode`.
-    pub async fn get(&self, key: impl Into<Key>) -> Result<Option<T>> {
-        self.bucket.get(key).await?.map(|record| record.to()).transpose()
-    }
-
-    /// The records that a filter matches, in insertion order.
-    ///
-    /// # Errors
-    /// As [`Bucket::find`], and `Decode`.
-    pub async fn find(&self, filter: impl Into<Filter>) -> Result<Vec<T>> {
-        self.bucket.find(filter).await?.iter().map(|record| record.to()).collect()
-    }
-
-    /// The first of the records that a filter matches.
-    ///
-    /// # Errors
-    /// As [`find`](Self::find).
-    pub async fn find_one(&self, filter: impl Into<Filter>) -> Result<Option<T>> {
-        self.bucket.find_one(filter).await?.map(|record| record.to()).transpose()
-    }
-
-    /// All records, in insertion order.
-    ///
-    /// # Errors
-    /// As [`find`](Self::find).
-    pub async fn all(&self) -> Result<Vec<T>> {
-        self.bucket.all().await?.iter().map(|record| record.to()).collect()
-    }
-
-    /// Deletes a record; answers whether it was there.
-    ///
-    /// # Errors
-    /// As [`Bucket::delete`].
-    pub async fn delete(&self, key: impl Into<Key>) -> Result<bool> {
-        self.bucket.delete(key).await
-    }
+pub(crate) fn object(data: impl IntoObject) -> Result<Object> {
+    data.into_object().map_err(|ValueError { path, reason, .. }| Error::InvalidValue { path, reason })
 }

@@ -122,7 +122,7 @@ impl BucketCell {
             (Some(mirror), Change::Inserted { record } | Change::Updated { new: record, .. }) => {
                 mirror.insert(record.key().clone(), Arc::clone(record));
             }
-            (Some(mirror), Change::Deleted { record }) => {
+            (Some(mirror), Change::Deleted { record, .. }) => {
                 mirror.remove(record.key());
             }
             (Some(mirror), Change::Cleared { .. }) => mirror.clear(),

@@ -145,7 +145,7 @@ impl ChangeSet {
     pub fn note(&mut self, change: &Change, counter: i64, revision: u64) {
         match change {
             Change::Inserted { record } | Change::Updated { new: record, .. } => self.upsert(Arc::clone(record)),
-            Change::Deleted { record } => self.delete(record.key().clone()),
+            Change::Deleted { record, .. } => self.delete(record.key().clone()),
             Change::Cleared { .. } => self.clear(),
         }
         self.counter = counter;

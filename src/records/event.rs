@@ -14,6 +14,8 @@ pub struct BucketEvent {
     pub bucket: BucketName,
     /// The bucket's revision since this change; the events of one commit share it.
     pub revision: u64,
+    /// Numbers the commits of a store; a transaction's events share it across buckets.
+    pub commit: u64,
     /// When it was made, in milliseconds since the Unix epoch.
     pub at: i64,
     /// Which event of its commit, from 0.
@@ -24,11 +26,17 @@ pub struct BucketEvent {
     pub change: Change,
 }
 
-impl BucketEvent {
-    /// The only event of a commit.
-    pub(crate) fn single(bucket: BucketName, revision: u64, at: i64, change: Change) -> Self {
-        Self { bucket, revision, at, index: 0, count: 1, change }
-    }
+
+/// Why a record is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Somebody asked for it.
+    Requested,
+    /// Its time was over.
+    Expired,
+    /// The bucket was full, and the record was among the oldest.
+    Evicted,
 }
 
 /// What changed.
@@ -51,6 +59,8 @@ pub enum Change {
     Deleted {
         /// As it was.
         record: Arc<Record>,
+        /// Why it is gone.
+        cause: Cause,
     },
     /// All records are gone.
     Cleared {
@@ -63,7 +73,7 @@ impl Change {
     /// The key of the record that changed; none where all did.
     pub fn key(&self) -> Option<&Key> {
         match self {
-            Self::Inserted { record } | Self::Deleted { record } => Some(record.key()),
+            Self::Inserted { record } | Self::Deleted { record, .. } => Some(record.key()),
             Self::Updated { new, .. } => Some(new.key()),
             Self::Cleared { .. } => None,
         }
@@ -73,7 +83,7 @@ impl Change {
     pub fn estimated_bytes(&self) -> usize {
         match self {
             Self::Inserted { record } | Self::Updated { new: record, .. } => record.estimated_bytes(),
-            Self::Deleted { record } => record.key().estimated_bytes(),
+            Self::Deleted { record, .. } => record.key().estimated_bytes(),
             Self::Cleared { .. } => 64,
         }
     }

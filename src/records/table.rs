@@ -1,86 +1,112 @@
-//! A bucket's records, and every rule by which they change: planned first, without a change, then applied.
+//! A bucket's records: by key, in order, by index and by expiry time; changed by plans alone, which `writing` makes.
 
-use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::hash_table::Entry;
-use hashbrown::{DefaultHashBuilder, HashTable};
+use imbl::OrdMap;
 
 use crate::base::error::{Error, Result};
-use crate::base::value::{Key, Object, ValueError};
+use crate::base::value::{Key, Value};
 use crate::records::change::BucketSnapshot;
-use crate::records::event::Change;
+use crate::records::conflict::Recent;
+use crate::records::event::{Cause, Change};
 use crate::records::filter::Filter;
-use crate::records::index::{Index, Values};
-use crate::records::record::{Metadata, Record};
-use crate::records::schema::{Draws, Fields, Schema};
-
-/// What a bucket is asked to change.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Write {
-    /// A new record.
-    Insert(Object),
-    /// Changes merged over the top level of a record.
-    Update(Key, Object),
-    /// A record goes.
-    Delete(Key),
-    /// All records go; the counter stays.
-    Clear,
-}
-
-/// What a write answers.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Written {
-    /// The record as it is now.
-    Record(Arc<Record>),
-    /// Whether the record was there.
-    Deleted(bool),
-    /// How many records there were.
-    Cleared(usize),
-}
-
-impl Written {
-    /// The record, where an insert or update was answered.
-    pub fn into_record(self) -> Option<Arc<Record>> {
-        match self {
-            Self::Record(record) => Some(record),
-            Self::Deleted(_) | Self::Cleared(_) => None,
-        }
-    }
-
-    /// How many records are gone by it.
-    pub fn gone(&self) -> usize {
-        match self {
-            Self::Record(_) => 0,
-            Self::Deleted(was_there) => usize::from(*was_there),
-            Self::Cleared(count) => *count,
-        }
-    }
-}
+use crate::records::index::Index;
+use crate::records::keys::Keys;
+use crate::records::place::Place;
+use crate::records::record::Record;
+use crate::records::requests::{Request, Requests};
+use crate::records::schema::Schema;
+use crate::records::view::View;
+use crate::records::write::Written;
 
 /// A write that has passed every check and changes a table at its revision.
 #[derive(Debug)]
 #[must_use]
 pub struct Plan {
-    at: i64,
-    step: Step,
-    counter: Option<i64>,
+    pub(super) at: i64,
+    pub(super) steps: Steps,
+    pub(super) counter: Option<i64>,
+    pub(super) written: Written,
+    pub(super) request: Option<Request>,
 }
 
+/// One step is by far the commonest.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Steps {
+    One(Step),
+    Many(Vec<Step>),
+}
+
+/// A change of one record, or of all.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
     Insert(Arc<Record>),
-    Update {
-        old: Arc<Record>,
-        new: Arc<Record>,
-    },
-    Delete(Arc<Record>),
-    /// Changes nothing: the record to delete is not there, or there is nothing to clear.
-    Nothing(Written),
+    Update { old: Arc<Record>, new: Arc<Record> },
+    Delete(Arc<Record>, Cause),
     Clear,
+}
+
+impl Step {
+    /// The key that it touches; none where it touches all.
+    pub(super) fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Insert(record) | Self::Update { old: record, .. } | Self::Delete(record, _) => Some(record.key()),
+            Self::Clear => None,
+        }
+    }
+}
+
+impl Steps {
+    pub(super) fn as_slice(&self) -> &[Step] {
+        match self {
+            Self::One(step) => std::slice::from_ref(step),
+            Self::Many(steps) => steps,
+        }
+    }
+}
+
+impl Plan {
+    /// A plan that changes nothing.
+    pub(super) fn nothing(at: i64, written: Written) -> Self {
+        Self { at, steps: Steps::Many(Vec::new()), counter: None, written, request: None }
+    }
+
+    /// What the write is answered.
+    pub fn written(&self) -> &Written {
+        &self.written
+    }
+}
+
+/// What one commit changed, in the order of its events.
+#[derive(Clone, Debug)]
+pub enum Changes {
+    /// A single change.
+    One(Change),
+    /// None or many.
+    Many(Vec<Change>),
+}
+
+impl Changes {
+    /// The changes.
+    pub fn as_slice(&self) -> &[Change] {
+        match self {
+            Self::One(change) => std::slice::from_ref(change),
+            Self::Many(changes) => changes,
+        }
+    }
+}
+
+impl IntoIterator for Changes {
+    type Item = Change;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<Change>, std::vec::IntoIter<Change>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        let (one, many) = match self {
+            Self::One(change) => (Some(change), Vec::new()),
+            Self::Many(changes) => (None, changes),
+        };
+        one.into_iter().chain(many)
+    }
 }
 
 /// One commit of a table.
@@ -89,49 +115,69 @@ pub struct Commit {
     /// The answer to the write.
     pub written: Written,
     /// What changed; none where the write changed nothing and the revision stays.
-    pub change: Option<Change>,
+    pub changes: Changes,
     /// The table's revision since then.
     pub revision: u64,
     /// When, in milliseconds since the Unix epoch.
     pub at: i64,
     /// What a clear left behind: takes time to drop, best elsewhere.
     pub remains: Option<Remains>,
+    /// The request that this commit answered, to be kept with the records.
+    pub request: Option<Request>,
 }
 
 /// Records that were cleared.
 #[derive(Debug)]
 pub struct Remains {
-    _by_key: HashTable<Arc<Record>>,
-    _by_place: BTreeMap<u64, Arc<Record>>,
+    _keys: Keys,
+    _order: OrdMap<Place, Arc<Record>>,
+    _positions: Option<OrdMap<u64, Arc<Record>>>,
     _indexes: Box<[Index]>,
+    _expiry: Expiry,
 }
 
-/// A bucket's records in insertion order, by key and by index.
+/// Records that expire, by when.
+pub(super) type Expiry = OrdMap<(i64, Place), Arc<Record>>;
+
+/// A bucket's records. Its maps are persistent ones (`imbl`): a [`View`] clones them at no cost, and stays as it is
+/// while the table goes on.
 #[derive(Debug)]
 pub struct Table {
-    schema: Arc<Schema>,
-    hasher: DefaultHashBuilder,
-    by_key: HashTable<Arc<Record>>,
-    by_place: BTreeMap<u64, Arc<Record>>,
-    indexes: Box<[Index]>,
-    counter: i64,
-    revision: u64,
-    next_place: u64,
+    pub(super) schema: Arc<Schema>,
+    pub(super) keys: Keys,
+    pub(super) order: OrdMap<Place, Arc<Record>>,
+    /// By position, where the order is another and `max_size` needs it.
+    pub(super) positions: Option<OrdMap<u64, Arc<Record>>>,
+    pub(super) indexes: Box<[Index]>,
+    pub(super) expiry: Expiry,
+    pub(super) counter: i64,
+    /// The highest number that a transaction was promised.
+    pub(super) reserved: i64,
+    pub(super) revision: u64,
+    pub(super) next_place: u64,
+    pub(super) recent: Recent,
+    pub(super) requests: Requests,
 }
 
 impl Table {
     /// An empty table at revision 0.
     pub fn new(schema: Arc<Schema>) -> Self {
         let indexes = schema.indexes.iter().map(|_| Index::default()).collect();
+        let positions = (schema.ordered() && schema.max_size().is_some()).then(OrdMap::new);
+        let requests = Requests::new(schema.request_window());
         Self {
             schema,
-            hasher: DefaultHashBuilder::default(),
-            by_key: HashTable::new(),
-            by_place: BTreeMap::new(),
+            keys: Keys::default(),
+            order: OrdMap::new(),
+            positions,
             indexes,
+            expiry: Expiry::new(),
             counter: 0,
+            reserved: 0,
             revision: 0,
             next_place: 0,
+            recent: Recent::default(),
+            requests,
         }
     }
 
@@ -145,14 +191,14 @@ impl Table {
         &self.schema
     }
 
-    /// How many records there are.
+    /// How many records there are, expired ones that are not purged yet included.
     pub fn len(&self) -> usize {
-        self.by_key.len()
+        self.keys.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
+        self.keys.len() == 0
     }
 
     /// 1 more at each commit.
@@ -165,206 +211,195 @@ impl Table {
         self.counter
     }
 
-    /// The record of a key.
-    pub fn get(&self, key: &Key) -> Option<&Arc<Record>> {
-        self.by_key.find(self.hasher.hash_one(key), |record| record.key() == key)
+    /// The record of a key, unless it has expired by `now`.
+    pub fn get(&self, key: &Key, now: i64) -> Option<&Arc<Record>> {
+        self.keys.get(key).filter(|record| !record.is_expired(now))
     }
 
-    /// All records in insertion order.
+    /// All records in bucket order, expired ones that are not purged yet included.
     pub fn all(&self) -> impl DoubleEndedIterator<Item = &Arc<Record>> {
-        self.by_place.values()
+        self.order.values()
     }
 
-    /// The records that a filter matches, in insertion order: by key or by an index where one fits, else by a scan.
+    /// How many records have expired by `now` and are not purged yet. O(the number).
+    pub fn expired(&self, now: i64) -> usize {
+        self.expired_by(now).count()
+    }
+
+    /// When the next record expires, in milliseconds since the Unix epoch.
+    pub fn next_expiry(&self) -> Option<i64> {
+        self.expiry.get_min().map(|((at, _), _)| *at)
+    }
+
+    /// Records that expire after one time and by another.
+    pub(super) fn expiry_between(&self, after: i64, by: i64) -> impl Iterator<Item = &Arc<Record>> {
+        // Nothing expires between a time and itself: most reads of a transaction ask at the time of the one before.
+        let from = after.saturating_add(1);
+        let nothing = Place::At(0);
+        let range = (from <= by).then(|| self.expiry.range((from, nothing)..));
+        range.into_iter().flatten().take_while(move |((at, _), _)| *at <= by).map(|(_, record)| record)
+    }
+
+    pub(super) fn expired_by(&self, now: i64) -> impl Iterator<Item = &Arc<Record>> {
+        self.expiry.iter().take_while(move |((at, _), _)| *at <= now).map(|(_, record)| record)
+    }
+
+    /// The next autoincrement number; none where they are used up.
+    pub(super) fn next_number(&self) -> Option<i64> {
+        self.counter.max(self.reserved).checked_add(1)
+    }
+
+    /// Gives out the next autoincrement numbers, ahead of a commit that may never come; answers the first of them.
     ///
     /// # Errors
-    /// `InvalidArgument` for a path with an empty name and for numbers that are not finite.
-    pub fn find(&self, filter: &Filter) -> Result<Vec<Arc<Record>>> {
-        let mut found = Vec::new();
-        self.visit(filter, |record| found.push(Arc::clone(record)))?;
-        Ok(found)
+    /// `CounterExhausted`.
+    pub fn reserve_numbers(&mut self, count: usize) -> Result<i64> {
+        let first = self.next_number();
+        let last = first.and_then(|first| first.checked_add(i64::try_from(count.max(1)).ok()? - 1));
+        match (first, last) {
+            (Some(first), Some(last)) => {
+                self.reserved = last;
+                Ok(first)
+            }
+            _ => Err(Error::CounterExhausted { bucket: self.schema.bucket.clone() }),
+        }
     }
 
-    /// How many records a filter matches.
-    ///
-    /// # Errors
-    /// As [`find`](Self::find).
-    pub fn count(&self, filter: &Filter) -> Result<usize> {
-        if filter.equalities().is_empty() {
-            return Ok(self.len());
-        }
-        let mut count = 0;
-        self.visit(filter, |_| count += 1)?;
-        Ok(count)
-    }
-
-    fn visit(&self, filter: &Filter, mut hit: impl FnMut(&Arc<Record>)) -> Result<()> {
-        filter.check()?;
-        let value_of = |path: &str| filter.equalities().iter().find(|(other, _)| other == path).map(|(_, value)| value);
-        let key_field = &self.schema.fields[self.schema.key].name;
-        if let Some(value) = value_of(key_field) {
-            // The wrong kind of key finds nothing.
-            let record = Key::from_value(value.clone()).and_then(|key| self.get(&key));
-            record.into_iter().filter(|record| filter.matches(record)).for_each(hit);
-            return Ok(());
-        }
-        // Of the indexes whose every path is asked for, the one with most paths leaves least to check.
-        let fitting = self.schema.indexes.iter().zip(&self.indexes);
-        let fitting = fitting.filter_map(|(rule, index)| {
-            let values: Option<Box<[_]>> = rule.paths.iter().map(|path| value_of(&path.text).cloned()).collect();
-            Some((values?, index))
+    /// An immutable snapshot, for a query with this filter: where only certain keys can match, their records are looked
+    /// up here.
+    pub fn view(&self, filter: &Filter, now: i64) -> View {
+        let keyed = filter.keys(&self.schema).map(|keys| {
+            keys.iter().filter_map(|key| self.get(key, now)).cloned().collect()
         });
-        match fitting.max_by_key(|(values, _)| values.len()) {
-            Some((values, index)) => {
-                let records = index.equal(Values::Many(values));
-                records.filter(|record| filter.matches(record)).for_each(hit);
-            }
-            None => self.all().filter(|record| filter.matches(record)).for_each(&mut hit),
-        }
-        Ok(())
+        self.view_with(keyed, now)
     }
 
-    /// Checks a write against the table as it is, and works out its result. Nothing changes.
-    ///
-    /// # Errors
-    /// `InvalidValue`, `Validation`, `DuplicateKey`, `UniqueViolation`, `NotFound`, `CounterExhausted`.
-    pub fn plan(&self, write: Write, draws: &mut Draws<'_>) -> Result<Plan> {
-        let at = draws.now;
-        if let Write::Insert(input) | Write::Update(_, input) = &write {
-            input.check_limits().map_err(|ValueError { path, reason, .. }| Error::InvalidValue { path, reason })?;
+    /// A snapshot, with the records of the only keys that can match.
+    pub(super) fn view_with(&self, keyed: Option<Vec<Arc<Record>>>, now: i64) -> View {
+        View {
+            schema: Arc::clone(&self.schema),
+            order: self.order.clone(),
+            indexes: self.indexes.clone(),
+            expiry: self.expiry.clone(),
+            revision: self.revision,
+            now,
+            keyed,
         }
-        match write {
-            Write::Insert(input) => self.plan_insert(input, draws),
-            Write::Update(key, changes) => self.plan_update(&key, changes, at),
-            Write::Delete(key) => {
-                let step = match self.get(&key) {
-                    Some(record) => Step::Delete(Arc::clone(record)),
-                    None => Step::Nothing(Written::Deleted(false)),
-                };
-                Ok(Plan { at, step, counter: None })
-            }
-            Write::Clear if self.is_empty() => Ok(Plan { at, step: Step::Nothing(Written::Cleared(0)), counter: None }),
-            Write::Clear => Ok(Plan { at, step: Step::Clear, counter: None }),
-        }
-    }
-
-    fn plan_insert(&self, input: Object, draws: &mut Draws<'_>) -> Result<Plan> {
-        let Fields { key, values, extra } = self.schema.fields_of_insert(input, self.counter.checked_add(1), draws)?;
-        if self.get(&key).is_some() {
-            return Err(Error::DuplicateKey { bucket: self.schema.bucket.clone(), key });
-        }
-        let counter = self.schema.highest_number(&values, &key);
-        let metadata = Metadata { version: 1, created_at: draws.now, updated_at: draws.now, expires_at: None };
-        let layout = Arc::clone(&self.schema.layout);
-        let record = Arc::new(Record { layout, key, values, extra, metadata, place: self.next_place });
-        self.check_unique(&record, None)?;
-        Ok(Plan { at: draws.now, step: Step::Insert(record), counter })
-    }
-
-    fn plan_update(&self, key: &Key, changes: Object, at: i64) -> Result<Plan> {
-        let not_found = || Error::NotFound { bucket: self.schema.bucket.clone(), key: key.clone() };
-        let old = self.get(key).ok_or_else(not_found)?;
-        let (values, extra) = self.schema.fields_of_update(old.values.clone(), old.extra.clone(), changes)?;
-        let metadata = Metadata {
-            version: old.metadata.version.saturating_add(1),
-            updated_at: at.max(old.metadata.updated_at),
-            ..old.metadata
-        };
-        let layout = Arc::clone(&self.schema.layout);
-        let new = Arc::new(Record { layout, key: old.key.clone(), values, extra, metadata, place: old.place });
-        self.check_unique(&new, Some(key))?;
-        Ok(Plan { at, step: Step::Update { old: Arc::clone(old), new }, counter: None })
-    }
-
-    fn check_unique(&self, record: &Record, own: Option<&Key>) -> Result<()> {
-        for (rule, index) in self.schema.indexes.iter().zip(&self.indexes).filter(|(rule, _)| rule.unique) {
-            let values = rule.values(record);
-            if let Some(holder) = index.holder(&values, own) {
-                return Err(Error::UniqueViolation {
-                    bucket: self.schema.bucket.clone(),
-                    index: rule.label(),
-                    values: values.as_slice().to_vec(),
-                    holder: holder.key().clone(),
-                });
-            }
-        }
-        Ok(())
     }
 
     /// Makes a planned change, which must be of this table at this revision; cannot fail.
     pub fn apply(&mut self, plan: Plan) -> Commit {
-        let Plan { at, step, counter } = plan;
-        let (written, change, remains) = match step {
-            Step::Nothing(written) => {
-                return Commit { written, change: None, revision: self.revision, at, remains: None };
+        let Plan { at, steps, counter, written, request } = plan;
+        let mut remains = None;
+        let changes = match steps {
+            Steps::Many(steps) if steps.is_empty() => {
+                let changes = Changes::Many(Vec::new());
+                return Commit { written, changes, revision: self.revision, at, remains, request: None };
             }
-            Step::Insert(record) => {
-                self.add(&record);
-                (Written::Record(Arc::clone(&record)), Change::Inserted { record }, None)
-            }
-            Step::Update { old, new } => {
-                self.put(&new);
-                self.by_place.insert(new.place, Arc::clone(&new));
-                for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
-                    index.replace(rule, &old, &new);
-                }
-                (Written::Record(Arc::clone(&new)), Change::Updated { old, new }, None)
-            }
-            Step::Delete(record) => {
-                let hash = self.hasher.hash_one(record.key());
-                if let Ok(entry) = self.by_key.find_entry(hash, |other| other.key() == record.key()) {
-                    entry.remove();
-                }
-                self.by_place.remove(&record.place);
-                for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
-                    index.remove(rule, &record);
-                }
-                (Written::Deleted(true), Change::Deleted { record }, None)
-            }
-            Step::Clear => {
-                let records = self.len();
-                let empty = self.schema.indexes.iter().map(|_| Index::default()).collect();
-                let remains = Remains {
-                    _by_key: std::mem::take(&mut self.by_key),
-                    _by_place: std::mem::take(&mut self.by_place),
-                    _indexes: std::mem::replace(&mut self.indexes, empty),
-                };
-                (Written::Cleared(records), Change::Cleared { records }, Some(remains))
+            Steps::One(step) => Changes::One(self.perform(step, &mut remains)),
+            Steps::Many(steps) => {
+                Changes::Many(steps.into_iter().map(|step| self.perform(step, &mut remains)).collect())
             }
         };
         self.revision += 1;
         if let Some(number) = counter {
             self.counter = self.counter.max(number);
         }
-        Commit { written, change: Some(change), revision: self.revision, at, remains }
+        if self.recent.is_watched() {
+            for change in changes.as_slice() {
+                self.recent.note(self.revision, change);
+            }
+        }
+        let request = request.map(|request| self.requests.note(request, &written, self.revision));
+        Commit { written, changes, revision: self.revision, at, remains, request }
     }
 
-    /// Puts a record under its key, over the one that is there.
-    fn put(&mut self, record: &Arc<Record>) {
-        let hash = self.hasher.hash_one(record.key());
-        let hasher = &self.hasher;
-        let entry = self.by_key.entry(hash, |other| other.key() == record.key(), |other| hasher.hash_one(other.key()));
-        match entry {
-            Entry::Occupied(mut entry) => *entry.get_mut() = Arc::clone(record),
-            Entry::Vacant(entry) => {
-                entry.insert(Arc::clone(record));
+    fn perform(&mut self, step: Step, remains: &mut Option<Remains>) -> Change {
+        match step {
+            Step::Insert(record) => {
+                self.add(&record);
+                Change::Inserted { record }
+            }
+            Step::Update { old, new } => {
+                self.exchange(&old, &new);
+                Change::Updated { old, new }
+            }
+            Step::Delete(record, cause) => {
+                self.take(&record);
+                Change::Deleted { record, cause }
+            }
+            Step::Clear => {
+                let records = self.len();
+                let empty = Self::empty_at(Arc::clone(&self.schema), self.revision);
+                *remains = Some(Remains {
+                    _keys: std::mem::take(&mut self.keys),
+                    _order: std::mem::take(&mut self.order),
+                    _positions: std::mem::replace(&mut self.positions, empty.positions),
+                    _indexes: std::mem::replace(&mut self.indexes, empty.indexes),
+                    _expiry: std::mem::take(&mut self.expiry),
+                });
+                Change::Cleared { records }
             }
         }
     }
 
     fn add(&mut self, record: &Arc<Record>) {
-        self.put(record);
-        self.by_place.insert(record.place, Arc::clone(record));
-        for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
-            index.insert(rule, record);
+        let place = self.schema.place_of(record);
+        self.keys.put(record);
+        if let Some(at) = record.metadata.expires_at {
+            self.expiry.insert((at, place.clone()), Arc::clone(record));
         }
+        for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
+            index.insert(rule, &place, record);
+        }
+        if let Some(positions) = &mut self.positions {
+            positions.insert(record.place, Arc::clone(record));
+        }
+        self.order.insert(place, Arc::clone(record));
         self.next_place = self.next_place.max(record.place.saturating_add(1));
+    }
+
+    fn take(&mut self, record: &Arc<Record>) {
+        let place = self.schema.place_of(record);
+        self.keys.remove(record.key());
+        self.order.remove(&place);
+        if let Some(positions) = &mut self.positions {
+            positions.remove(&record.place);
+        }
+        for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
+            index.remove(rule, &place, record);
+        }
+        if let Some(at) = record.metadata.expires_at {
+            self.expiry.remove(&(at, place));
+        }
+    }
+
+    /// The next version of a record, which has the same key and place.
+    fn exchange(&mut self, old: &Arc<Record>, new: &Arc<Record>) {
+        let place = self.schema.place_of(new);
+        self.keys.put(new);
+        if let Some(positions) = &mut self.positions {
+            positions.insert(new.place, Arc::clone(new));
+        }
+        for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
+            index.replace(rule, &place, old, new);
+        }
+        if let Some(at) = old.metadata.expires_at {
+            self.expiry.remove(&(at, place.clone()));
+        }
+        if let Some(at) = new.metadata.expires_at {
+            self.expiry.insert((at, place.clone()), Arc::clone(new));
+        }
+        self.order.insert(place, Arc::clone(new));
     }
 
     /// The whole table as an adapter keeps it; shares the records.
     pub fn snapshot(&self) -> BucketSnapshot {
         let records = self.all().cloned().collect();
-        BucketSnapshot::new(self.schema.schema_version(), self.revision, self.counter, records)
+        let mut snapshot =
+            BucketSnapshot::new(self.schema.schema_version(), self.revision, self.counter, records);
+        snapshot.requests = self.requests.all().cloned().collect();
+        snapshot
     }
 
     /// Builds a table of records that are sorted by place; answers too which keys came twice.
@@ -375,28 +410,35 @@ impl Table {
         revision: u64,
     ) -> (Self, Vec<Key>) {
         let mut table = Self { counter, revision, ..Self::new(schema) };
+        let schema = Arc::clone(&table.schema);
         let mut twice = Vec::new();
-        let hasher = &table.hasher;
-        table.by_key = HashTable::with_capacity(records.len());
+        table.keys = Keys::with_capacity(records.len());
         for record in &records {
-            let hash = hasher.hash_one(record.key());
-            match table.by_key.entry(hash, |other| other.key() == record.key(), |other| hasher.hash_one(other.key())) {
-                Entry::Occupied(_) => twice.push(record.key().clone()),
-                Entry::Vacant(entry) => {
-                    entry.insert(Arc::clone(record));
-                }
+            if table.keys.put(record).is_some() {
+                twice.push(record.key().clone());
             }
         }
-        let rules = table.schema.indexes.iter();
-        table.indexes = rules.map(|rule| Index::build(rule, records.iter())).collect();
+        let expiring = records.iter().filter_map(|record| {
+            Some(((record.metadata.expires_at?, schema.place_of(record)), Arc::clone(record)))
+        });
+        table.expiry = expiring.collect();
+        let rules = schema.indexes.iter();
+        table.indexes = rules.map(|rule| Index::build(rule, &schema, &records)).collect();
         table.next_place = records.last().map_or(0, |record| record.place.saturating_add(1));
-        // Sorted by place already: built from the bottom up.
-        table.by_place = records.into_iter().map(|record| (record.place, record)).collect();
+        if table.positions.is_some() {
+            table.positions = Some(records.iter().map(|record| (record.place, Arc::clone(record))).collect());
+        }
+        table.order = records.into_iter().map(|record| (schema.place_of(&record), record)).collect();
         (table, twice)
     }
 
     pub(super) fn collisions(&self) -> impl Iterator<Item = (String, &Arc<Record>, &Arc<Record>)> {
         let unique = self.schema.indexes.iter().zip(&self.indexes).filter(|(rule, _)| rule.unique);
         unique.flat_map(|(rule, index)| index.collisions().map(move |(record, next)| (rule.label(), record, next)))
+    }
+
+    /// The key that an input names, in the kind that the bucket's keys have.
+    pub(super) fn key_of(&self, input: Option<&Value>) -> Option<Key> {
+        input.cloned().and_then(Key::from_value)
     }
 }

@@ -74,7 +74,7 @@ fn tell_change(event: &Event, told: &AtomicU64) {
             Changed::Inserted { key: key(record), number: int(record, "number"), place: int(record, "place") }
         }
         Change::Updated { new, .. } => Changed::Updated { key: key(new), number: int(new, "number") },
-        Change::Deleted { record } => Changed::Deleted { key: key(record) },
+        Change::Deleted { record, .. } => Changed::Deleted { key: key(record) },
         Change::Cleared { .. } => Changed::Cleared,
         other => panic!("no such change is made: {other:?}"),
     };

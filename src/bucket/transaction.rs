@@ -1,0 +1,360 @@
+//! Transactions: optimistic, serializable, over several buckets.
+//!
+//! Reads and writes of the function go into a draft per bucket. To commit, the transaction takes the turns of its
+//! buckets, one after the other in the order of their names, so that two of them never wait for each other; checks what
+//! was read and builds the changes; and then applies all of them in one stretch without an await, which neither a kill
+//! nor a dropped future can cut.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::base::durability::Durability;
+use crate::base::error::{Error, Outcome, Result};
+use crate::base::name::BucketName;
+use crate::base::slot::Place;
+use crate::bucket::directory::{Address, Directory};
+use crate::bucket::handle::{DEFAULT_TIMEOUT, awaited};
+use crate::bucket::hold::{Hold, Switch};
+use crate::bucket::instance::{Instance, News};
+use crate::bucket::message::BucketMessage;
+use crate::bucket::part::TransactionBucket;
+use crate::persistence::Persister;
+use crate::records::Draft;
+
+/// How often a transaction is tried, and how long it rests in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retry {
+    /// Attempts in all; default 8, from 1 to 100.
+    pub attempts: u32,
+}
+
+/// The longest rest between two attempts.
+const LONGEST_REST: Duration = Duration::from_millis(100);
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 8 }
+    }
+}
+
+impl Retry {
+    /// So many attempts in all, from 1 to 100.
+    #[must_use]
+    pub fn with_attempts(self, attempts: u32) -> Self {
+        Self { attempts }
+    }
+
+    /// The rest after so many failed attempts: evenly from 0 to 1 ms · 2ⁿ, at most 100 ms.
+    fn rest(failed: u32, draw: f64) -> Duration {
+        let longest = Duration::from_millis(1).saturating_mul(1 << failed.min(10)).min(LONGEST_REST);
+        longest.mul_f64(draw.clamp(0.0, 1.0))
+    }
+}
+
+/// A transaction that is about to run: set its options, then await it.
+///
+/// # Errors
+/// What the function answers, unchanged, where it fails: then nothing is applied. Else, by `From<Error>`: `Conflict` when
+/// something that was read has changed, after the last attempt; `UniqueViolation`, `CapacityExceeded`; `Timeout`,
+/// `ActorLost`, `Stopping`: nothing is applied. `NotSaved`: applied, but not at the durability asked for.
+///
+/// # Panics
+/// With the function's panic; then nothing is applied.
+///
+/// # Cancel safety
+/// Dropped before the commit, nothing is applied; later, all or nothing.
+#[must_use = "a transaction runs when it is awaited"]
+pub struct TransactionBuilder<F> {
+    directory: Directory,
+    function: F,
+    retry: Retry,
+    durability: Durability,
+    timeout: Duration,
+}
+
+impl<F> fmt::Debug for TransactionBuilder<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionBuilder").field("retry", &self.retry).finish_non_exhaustive()
+    }
+}
+
+impl<F> TransactionBuilder<F> {
+    pub(crate) fn new(directory: Directory, function: F) -> Self {
+        let retry = Retry { attempts: 1 };
+        Self { directory, function, retry, durability: Durability::Ram, timeout: DEFAULT_TIMEOUT }
+    }
+
+    /// Repeats the function on a `Conflict`, and when it failed on reads that are stale by then; default: one attempt.
+    pub fn retry(self, retry: Retry) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// Answers once the commit is saved at this level; default [`Durability::Ram`].
+    pub fn durability(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
+    /// How long each attempt may wait for its buckets; default 5 s.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
+    }
+
+    async fn run<T, E, Fut>(mut self) -> Result<T, E>
+    where
+        F: FnMut(Transaction) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: From<Error>,
+    {
+        let attempts = self.retry.attempts;
+        if !(1..=100).contains(&attempts) {
+            return Err(Error::invalid_argument("a transaction is tried 1 to 100 times").into());
+        }
+        let mut failed = 0;
+        loop {
+            failed += 1;
+            let transaction = Transaction::begin(self.directory.clone(), self.timeout);
+            let outcome = (self.function)(transaction.clone()).await;
+            let error = match outcome {
+                Ok(answer) => match transaction.commit(self.durability).await {
+                    Ok(()) => return Ok(answer),
+                    Err(error @ Error::Conflict { .. }) => error.into(),
+                    Err(error) => return Err(error.into()),
+                },
+                Err(error) => {
+                    if !transaction.is_stale() {
+                        return Err(error);
+                    }
+                    error
+                }
+            };
+            drop(transaction);
+            if failed >= attempts {
+                return Err(error);
+            }
+            tokio::time::sleep(Retry::rest(failed, draw())).await;
+        }
+    }
+}
+
+/// Evenly from 0 to 1; only spreads attempts.
+fn draw() -> f64 {
+    let bytes = uuid::Uuid::new_v4().into_bytes();
+    f64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])) / f64::from(u32::MAX)
+}
+
+impl<F, T, E, Fut> IntoFuture for TransactionBuilder<F>
+where
+    F: FnMut(Transaction) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<T, E>> + Send,
+    T: Send,
+    E: From<Error> + Send,
+{
+    type Output = Result<T, E>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+/// A transaction that runs: what its function reads and writes with. A cheap clone; clones share it.
+#[derive(Clone)]
+pub struct Transaction {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    directory: Directory,
+    timeout: Duration,
+    /// None once it has ended.
+    parts: Mutex<Option<BTreeMap<BucketName, Part>>>,
+}
+
+/// A transaction's part in one bucket.
+pub(super) struct Part {
+    pub(super) address: Arc<Address>,
+    pub(super) instance: Arc<Instance>,
+    pub(super) draft: Draft,
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.instance.adjust(|table| self.draft.end(table));
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction").finish_non_exhaustive()
+    }
+}
+
+impl Transaction {
+    fn begin(directory: Directory, timeout: Duration) -> Self {
+        Self { shared: Arc::new(Shared { directory, timeout, parts: Mutex::new(Some(BTreeMap::new())) }) }
+    }
+
+    /// A bucket, as the transaction sees it.
+    ///
+    /// # Errors
+    /// `InvalidName`, `BucketNotDefined`.
+    pub fn bucket(&self, name: &str) -> Result<TransactionBucket> {
+        let address = self.shared.directory.get(&BucketName::new(name)?)?;
+        Ok(TransactionBucket::new(self.clone(), address))
+    }
+
+    /// Works on the part in a bucket, which begins with the first such work. The lock is held for moments only.
+    pub(super) async fn part<T>(
+        &self,
+        address: &Arc<Address>,
+        work: impl FnOnce(&mut Part) -> Result<T>,
+    ) -> Result<T> {
+        tokio::task::coop::consume_budget().await;
+        let began = self.parts().as_ref().ok_or(Error::TransactionClosed)?.contains_key(&address.name);
+        if !began {
+            let instance = match address.slot.shared_now() {
+                Some(found) => found?,
+                None => address.slot.shared(Instant::now() + self.shared.timeout, |_| true).await?,
+            };
+            let now = instance.now();
+            let draft = instance.adjust(|table| Draft::begin(table, now));
+            let part = Part { address: Arc::clone(address), instance, draft };
+            let mut parts = self.parts();
+            let parts = parts.as_mut().ok_or(Error::TransactionClosed)?;
+            if !parts.contains_key(&address.name) {
+                parts.insert(address.name.clone(), part);
+            }
+        }
+        let mut parts = self.parts();
+        let part = parts.as_mut().and_then(|parts| parts.get_mut(&address.name)).ok_or(Error::TransactionClosed)?;
+        match work(part) {
+            // The bucket was restarted: what was read of it before may not hold.
+            Err(Error::ActorLost { .. }) => Err(Error::Conflict { bucket: address.name.clone(), key: None }),
+            outcome => outcome,
+        }
+    }
+
+    fn parts(&self) -> std::sync::MutexGuard<'_, Option<BTreeMap<BucketName, Part>>> {
+        // What a panic leaves under the lock belongs to a transaction that will never commit.
+        self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the transaction; answers whether something that it read has changed.
+    fn is_stale(&self) -> bool {
+        let parts = self.parts().take();
+        parts.into_iter().flatten().any(|(_, mut part)| {
+            let (now, draft) = (part.instance.now(), &mut part.draft);
+            let instance = Arc::clone(&part.instance);
+            !matches!(instance.read(|table| draft.advance(table, now)), Ok(Ok(())))
+        })
+    }
+
+    async fn commit(&self, durability: Durability) -> Result<()> {
+        let Some(parts) = self.parts().take() else { return Err(Error::TransactionClosed) };
+        let mut parts: Vec<Part> = parts.into_values().collect();
+        for part in parts.iter().filter(|part| part.draft.writes()) {
+            awaited(part.address.persister.as_ref(), durability)?;
+        }
+        let deadline = Instant::now() + self.shared.timeout;
+        let switch = Arc::new(Switch::default());
+        let mut holds = Vec::with_capacity(parts.len());
+        for part in &parts {
+            holds.push(hold(part, &switch, deadline).await?);
+        }
+        let outcome = decide(&mut parts, &switch);
+        // The buckets go on.
+        drop(holds);
+        for (address, revision) in outcome? {
+            if let Some(persister) = awaited(address.persister.as_ref(), durability)? {
+                let saved = persister.saved(address.slot.subject(), revision, durability).await;
+                saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the turn of a part's bucket.
+async fn hold(part: &Part, switch: &Arc<Switch>, deadline: Instant) -> Result<crate::bucket::hold::Held> {
+    let conflict = || Error::Conflict { bucket: part.address.name.clone(), key: None };
+    let actor = match part.address.slot.place() {
+        Place::Running(actor, instance) if Arc::ptr_eq(&instance, &part.instance) => actor,
+        Place::Running(..) | Place::Starting => return Err(conflict()),
+        Place::Gone(error) => return Err(error),
+    };
+    let (hold, mut held) = Hold::new(switch);
+    // An actor that died takes what was read from it along.
+    actor.send_message(BucketMessage::Hold(hold)).map_err(|_dead| conflict())?;
+    match timeout_at(deadline, held.granted()).await {
+        Ok(true) => Ok(held),
+        Ok(false) => Err(conflict()),
+        Err(_) => Err(Error::Timeout { outcome: Outcome::NotApplied }),
+    }
+}
+
+/// With all turns taken: checks everything, and applies everything or nothing. Answers the buckets that have changed,
+/// with their revisions.
+fn decide(parts: &mut [Part], switch: &Switch) -> Result<Vec<(Arc<Address>, u64)>> {
+    // While it is held, the persister captures nothing: what belongs together is saved together.
+    let gate = parts.iter().find_map(|part| part.address.persister.as_ref()).map(Persister::gate);
+    let mut told: Vec<(Arc<Instance>, News)> = Vec::with_capacity(parts.len());
+    let mut changed = Vec::with_capacity(parts.len());
+    {
+        let instances: Vec<Arc<Instance>> = parts.iter().map(|part| Arc::clone(&part.instance)).collect();
+        let mut tables = Vec::with_capacity(parts.len());
+        for (part, instance) in parts.iter().zip(&instances) {
+            let conflict = |_lost| Error::Conflict { bucket: part.address.name.clone(), key: None };
+            tables.push(instance.writing().map_err(conflict)?);
+        }
+        let mut plans = Vec::with_capacity(parts.len());
+        for (part, table) in parts.iter_mut().zip(&mut tables) {
+            plans.push(part.draft.plan(table.table(), part.instance.now())?);
+        }
+        if !switch.commit() {
+            return Err(Error::Timeout { outcome: Outcome::NotApplied });
+        }
+        let saved: Vec<_> = parts
+            .iter()
+            .zip(&plans)
+            .filter(|(part, plan)| part.address.persister.is_some() && plan.changes_something())
+            .map(|(part, _)| part.address.slot.subject())
+            .collect();
+        if let (Some(gate), true) = (&gate, saved.len() > 1) {
+            gate.join(&saved);
+        }
+        for ((part, table), plan) in parts.iter().zip(&mut tables).zip(plans) {
+            if let (_, Some(news)) = table.apply(plan) {
+                changed.push((Arc::clone(&part.address), news.revision()));
+                told.push((Arc::clone(&part.instance), news));
+            }
+        }
+    }
+    drop(gate);
+    if let Some((first, _)) = told.first() {
+        let commit = first.next_commit();
+        for (instance, news) in told {
+            instance.tell(news, commit);
+        }
+    }
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_grow_to_a_tenth_of_a_second() {
+        assert_eq!(Retry::rest(1, 1.0), Duration::from_millis(2));
+        assert_eq!(Retry::rest(3, 0.5), Duration::from_millis(4));
+        assert_eq!(Retry::rest(90, 1.0), LONGEST_REST);
+        assert_eq!(Retry::rest(90, 0.0), Duration::ZERO);
+    }
+}

@@ -1,0 +1,335 @@
+//! What a transaction has read and written of one bucket, before any of it is applied.
+//!
+//! Everything that was read holds at one revision. Each further read moves that forward to the newest one, if nothing
+//! that was read has changed in between; otherwise the transaction has lost already and is told so at once.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::base::error::{Error, Result};
+use crate::base::value::{Key, Object, Value};
+use crate::records::conflict::{Overtaken, ReadSet};
+use crate::records::event::Cause;
+use crate::records::filter::Filter;
+use crate::records::query::Query;
+use crate::records::record::Record;
+use crate::records::schema::{Draws, Schema};
+use crate::records::table::{Plan, Step, Steps, Table};
+use crate::records::view::View;
+use crate::records::write::{Upserted, Write, Written};
+use crate::records::writing::{Edit, Running};
+
+/// Inserts of a transaction come after everything that is in the bucket, wherever that ends when it commits.
+const PROVISIONAL: u64 = 1 << 63;
+
+/// A transaction's part in one bucket.
+#[derive(Debug)]
+pub struct Draft {
+    schema: Arc<Schema>,
+    reads: ReadSet,
+    /// What was read holds at this revision,
+    revision: u64,
+    /// and at this time.
+    now: i64,
+    staged: HashMap<Key, Staged>,
+    /// Counts operations, for the order of events.
+    operations: u64,
+    next_place: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Staged {
+    /// As the bucket has it; none where it has none.
+    base: Option<Arc<Record>>,
+    /// As the transaction leaves it.
+    state: Option<Arc<Record>>,
+    /// Whether it was deleted in between: then the two are different records of one key.
+    replaced: bool,
+    /// When it was last written.
+    order: u64,
+}
+
+impl Draft {
+    /// Nothing read or written yet. The table is watched from here on, until [`end`](Self::end).
+    pub fn begin(table: &mut Table, now: i64) -> Self {
+        table.recent.watch(table.revision);
+        Self {
+            schema: Arc::clone(&table.schema),
+            reads: ReadSet::default(),
+            revision: table.revision,
+            now,
+            staged: HashMap::new(),
+            operations: 0,
+            next_place: PROVISIONAL,
+        }
+    }
+
+    /// The table need not remember its changes for this transaction any longer.
+    pub fn end(&self, table: &mut Table) {
+        table.recent.unwatch();
+    }
+
+    /// Whether it changes anything.
+    pub fn writes(&self) -> bool {
+        self.staged.values().any(|staged| staged.base.is_some() || staged.state.is_some())
+    }
+
+    /// Moves what was read to the table's present, if it still holds there.
+    ///
+    /// # Errors
+    /// `Conflict`.
+    pub fn advance(&mut self, table: &Table, now: i64) -> Result<()> {
+        let now = now.max(self.now);
+        let expired = table.expiry_between(self.now, now);
+        let checked = self
+            .reads
+            .check(&table.recent, self.revision, table.revision)
+            .and_then(|()| self.reads.check_expired(expired));
+        checked.map_err(|Overtaken(key)| Error::Conflict { bucket: self.schema.bucket.clone(), key })?;
+        (self.revision, self.now) = (table.revision, now);
+        Ok(())
+    }
+
+    /// The record of a key, as the transaction sees it.
+    ///
+    /// # Errors
+    /// `Conflict`.
+    pub fn get(&mut self, table: &Table, key: &Key, now: i64) -> Result<Option<Arc<Record>>> {
+        self.advance(table, now)?;
+        Ok(self.look(table, key))
+    }
+
+    fn look(&mut self, table: &Table, key: &Key) -> Option<Arc<Record>> {
+        if let Some(staged) = self.staged.get(key) {
+            return staged.state.clone();
+        }
+        self.reads.key(key);
+        table.get(key, self.now).cloned()
+    }
+
+    /// What the transaction sees of the bucket, for a query with this filter.
+    ///
+    /// # Errors
+    /// `Conflict`, `InvalidArgument`.
+    pub fn view(&mut self, table: &Table, filter: &Filter, now: i64) -> Result<View> {
+        self.advance(table, now)?;
+        filter.check()?;
+        let keyed = filter.keys(&self.schema);
+        match &keyed {
+            Some(keys) => keys.iter().for_each(|key| self.reads.key(key)),
+            None => self.reads.predicate(filter),
+        }
+        let keyed = keyed.map(|keys| {
+            let state = |key: &Key| match self.staged.get(key) {
+                Some(staged) => staged.state.clone(),
+                None => table.get(key, self.now).cloned(),
+            };
+            keys.iter().filter_map(state).collect()
+        });
+        Ok(self.overlay(table.view_with(keyed, self.now)))
+    }
+
+    /// What the transaction sees of the bucket, for reads that depend on all of it.
+    ///
+    /// # Errors
+    /// `Conflict`.
+    pub fn whole(&mut self, table: &Table, now: i64) -> Result<View> {
+        self.advance(table, now)?;
+        self.reads.whole();
+        Ok(self.overlay(table.view_with(None, self.now)))
+    }
+
+    fn overlay(&self, mut view: View) -> View {
+        for staged in self.staged.values() {
+            if let Some(base) = &staged.base {
+                view.take(base);
+            }
+            if let Some(state) = &staged.state {
+                view.put(state);
+            }
+        }
+        view
+    }
+
+    /// Makes a write as the transaction sees the bucket; nothing of it is applied. `Clear` is not offered.
+    ///
+    /// # Errors
+    /// As [`Table::plan`], but for unique values and room, which are checked at the commit; `Conflict`.
+    pub fn write(&mut self, table: &Table, write: Write, number: Option<i64>, draws: &mut Draws<'_>) -> Result<Written> {
+        self.advance(table, draws.now)?;
+        match write {
+            Write::Insert(input) => self.insert(table, input, number, draws).map(Written::Record),
+            Write::InsertMany(inputs) => self.insert_many(table, inputs, number, draws),
+            Write::Upsert(input) => {
+                let field = &self.schema.fields[self.schema.key].name;
+                let key = table.key_of(input.get(field));
+                let old = key.and_then(|key| self.look(table, &key));
+                Ok(Written::Upserted(match old {
+                    Some(old) => Upserted::Updated(self.edit(table, &old, Edit::Merge(input))?),
+                    None => Upserted::Inserted(self.insert(table, input, number, draws)?),
+                }))
+            }
+            Write::Update(key, changes) => {
+                let old = self.live(table, &key)?;
+                self.edit(table, &old, Edit::Merge(changes)).map(Written::Record)
+            }
+            Write::UpdateIf(key, expected, changes) => {
+                let old = self.live(table, &key)?;
+                self.schema.check_version(&old, expected)?;
+                self.edit(table, &old, Edit::Merge(changes)).map(Written::Record)
+            }
+            Write::Patch(key, patch) => {
+                let old = self.live(table, &key)?;
+                self.edit(table, &old, Edit::Patch(&patch)).map(Written::Record)
+            }
+            Write::Delete(key) => {
+                let there = self.look(table, &key).is_some();
+                if there {
+                    self.stage(table, &key, None);
+                }
+                Ok(Written::Deleted(there))
+            }
+            Write::DeleteMany(filter) => {
+                let now = self.now;
+                let found = self.view(table, &filter, now)?.find(&Query::new(filter))?;
+                for record in &found {
+                    self.stage(table, record.key(), None);
+                }
+                Ok(Written::Count(found.len()))
+            }
+            Write::Clear => Err(Error::unsupported("clear in a transaction")),
+        }
+    }
+
+    /// How many autoincrement numbers a write asks for.
+    pub fn numbers(&self, write: &Write) -> usize {
+        let asks = |input: &Object| usize::from(self.schema.wants_number(input));
+        match write {
+            Write::Insert(input) | Write::Upsert(input) => asks(input),
+            Write::InsertMany(inputs) => inputs.iter().map(asks).sum(),
+            _ => 0,
+        }
+    }
+
+    fn live(&mut self, table: &Table, key: &Key) -> Result<Arc<Record>> {
+        let found = self.look(table, key);
+        found.ok_or_else(|| Error::NotFound { bucket: self.schema.bucket.clone(), key: key.clone() })
+    }
+
+    fn insert(
+        &mut self,
+        table: &Table,
+        input: Object,
+        number: Option<i64>,
+        draws: &mut Draws<'_>,
+    ) -> Result<Arc<Record>> {
+        let mut running = Running { next: number, place: self.next_place, counter: None };
+        let record = self.schema.new_record(input, &mut running, draws)?;
+        if self.look(table, record.key()).is_some() {
+            return Err(Error::DuplicateKey { bucket: self.schema.bucket.clone(), key: record.key().clone() });
+        }
+        self.next_place = running.place;
+        self.stage(table, record.key(), Some(Arc::clone(&record)));
+        Ok(record)
+    }
+
+    /// All or none of them.
+    fn insert_many(
+        &mut self,
+        table: &Table,
+        inputs: Vec<Object>,
+        first: Option<i64>,
+        draws: &mut Draws<'_>,
+    ) -> Result<Written> {
+        let before = (self.staged.clone(), self.operations, self.next_place);
+        let mut number = first;
+        let mut records = Vec::with_capacity(inputs.len());
+        for (at, input) in inputs.into_iter().enumerate() {
+            let takes = self.schema.wants_number(&input);
+            match self.insert(table, input, number, draws) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    (self.staged, self.operations, self.next_place) = before;
+                    return Err(error.of_item(at));
+                }
+            }
+            if takes {
+                number = number.and_then(|number| number.checked_add(1));
+            }
+        }
+        Ok(Written::Records(records))
+    }
+
+    fn edit(&mut self, table: &Table, old: &Record, edit: Edit<'_>) -> Result<Arc<Record>> {
+        let new = self.schema.edited_record(old, edit, self.now)?;
+        self.stage(table, new.key(), Some(Arc::clone(&new)));
+        Ok(new)
+    }
+
+    fn stage(&mut self, table: &Table, key: &Key, state: Option<Arc<Record>>) {
+        self.operations += 1;
+        let order = self.operations;
+        match self.staged.get_mut(key) {
+            Some(staged) => {
+                staged.replaced |= staged.base.is_some() && state.is_none();
+                (staged.state, staged.order) = (state, order);
+            }
+            None => {
+                let base = table.get(key, self.now).cloned();
+                let replaced = base.is_some() && state.is_none();
+                self.staged.insert(key.clone(), Staged { base, state, replaced, order });
+            }
+        }
+    }
+
+    /// The commit that the transaction comes to, checked against the table as it is.
+    ///
+    /// # Errors
+    /// `Conflict`, `UniqueViolation`, `CapacityExceeded`.
+    pub fn plan(&mut self, table: &Table, now: i64) -> Result<Plan> {
+        self.advance(table, now)?;
+        let mut net: Vec<&Staged> = self.staged.values().collect();
+        net.sort_unstable_by_key(|staged| staged.order);
+        let mut place = table.next_place;
+        let mut counter = None;
+        let mut steps = Vec::with_capacity(net.len());
+        for Staged { base, state, replaced, .. } in net {
+            if let Some(new) = state {
+                counter = counter.max(self.schema.highest_number(&new.values, &new.key));
+            }
+            match (base, state) {
+                (None, None) => {}
+                (Some(old), Some(new)) if !replaced => {
+                    steps.push(Step::Update { old: Arc::clone(old), new: Arc::clone(new) });
+                }
+                (old, new) => {
+                    steps.extend(old.iter().map(|old| Step::Delete(Arc::clone(old), Cause::Requested)));
+                    if let Some(new) = new {
+                        let mut placed = Arc::clone(new);
+                        // A copy where somebody else holds it, as its answer: the place is not seen by anybody.
+                        Arc::make_mut(&mut placed).place = place;
+                        place += 1;
+                        steps.push(Step::Insert(placed));
+                    }
+                }
+            }
+        }
+        if steps.is_empty() {
+            return Ok(Plan::nothing(self.now, Written::Count(0)));
+        }
+        table.finish(self.now, Steps::Many(steps), counter, Written::Count(0))
+    }
+}
+
+impl Schema {
+    /// Whether an insert of this input draws an autoincrement number.
+    pub(super) fn wants_number(&self, input: &Object) -> bool {
+        use crate::records::definition::Generated;
+        let asks = |field: &&crate::records::schema::NamedField| {
+            field.rule.generated == Some(Generated::Autoincrement)
+                && input.get(&field.name).is_none_or(Value::is_null)
+        };
+        self.autoincrements && self.fields.iter().find(asks).is_some()
+    }
+}

@@ -1,0 +1,396 @@
+//! The rules of writes: each is planned against the table as it is, without a change, and answered by a plan or refused.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::base::error::{Error, Result};
+use crate::base::value::{Key, Object, ValueError};
+use crate::records::event::Cause;
+use crate::records::filter::Filter;
+use crate::records::index::Values;
+use crate::records::patch::Patch;
+use crate::records::query::Query;
+use crate::records::record::{Metadata, Record};
+use crate::records::schema::{Draws, Edited, Expiry, Fields, Schema};
+use crate::records::table::{Plan, Step, Steps, Table};
+use crate::records::write::{Upserted, Write, Written};
+
+/// What the inserts of one commit draw on, one after the other.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// The next autoincrement number.
+    pub(super) next: Option<i64>,
+    /// The next position.
+    pub(super) place: u64,
+    /// The highest number written.
+    pub(super) counter: Option<i64>,
+}
+
+/// What a write changes of one record.
+#[derive(Debug)]
+pub(super) enum Edit<'a> {
+    Merge(Object),
+    Patch(&'a Patch),
+}
+
+pub(super) fn check_input(input: &Object) -> Result<()> {
+    input.check_limits().map_err(|ValueError { path, reason, .. }| Error::InvalidValue { path, reason })
+}
+
+impl Schema {
+    /// The record that an insert's input becomes.
+    pub(super) fn new_record(
+        self: &Arc<Self>,
+        input: Object,
+        running: &mut Running,
+        draws: &mut Draws<'_>,
+    ) -> Result<Arc<Record>> {
+        check_input(&input)?;
+        let Fields { key, values, extra, expires_at } = self.fields_of_insert(input, running.next, draws)?;
+        let now = draws.now;
+        let expires_at = match expires_at {
+            Expiry::Default => self.ttl_ms().map(|ttl| now.saturating_add(ttl)),
+            Expiry::Never => None,
+            Expiry::At(at) => Some(at),
+        };
+        if let Some(number) = self.highest_number(&values, &key) {
+            running.counter = running.counter.max(Some(number));
+            running.next = running.next.max(number.checked_add(1)).filter(|_| number < i64::MAX);
+        }
+        let metadata = Metadata { version: 1, created_at: now, updated_at: now, expires_at };
+        let place = running.place;
+        running.place = place.saturating_add(1);
+        Ok(Arc::new(Record { layout: Arc::clone(&self.layout), key, values, extra, metadata, place }))
+    }
+
+    /// The next version of a record.
+    pub(super) fn edited_record(&self, old: &Record, edit: Edit<'_>, now: i64) -> Result<Arc<Record>> {
+        let Edited { values, extra, expires_at } = match edit {
+            Edit::Merge(changes) => {
+                check_input(&changes)?;
+                self.fields_of_update(old.values.clone(), old.extra.clone(), changes)?
+            }
+            Edit::Patch(patch) => self.fields_of_patch(old, patch)?,
+        };
+        let expires_at = match expires_at {
+            Expiry::Default => old.metadata.expires_at,
+            Expiry::Never => None,
+            Expiry::At(at) => Some(at),
+        };
+        let metadata = Metadata {
+            version: old.metadata.version.saturating_add(1),
+            created_at: old.metadata.created_at,
+            updated_at: now.max(old.metadata.updated_at),
+            expires_at,
+        };
+        let (layout, key) = (Arc::clone(&self.layout), old.key.clone());
+        Ok(Arc::new(Record { layout, key, values, extra, metadata, place: old.place }))
+    }
+}
+
+/// What the steps of one commit come to.
+#[derive(Default)]
+struct Outcome<'a> {
+    /// The last state of each key that they touch.
+    last: HashMap<&'a Key, Option<&'a Arc<Record>>>,
+    deleted: HashSet<&'a Key>,
+}
+
+/// A record that has expired goes before what takes its key or value.
+fn purge(record: &Arc<Record>, before: &mut Vec<Step>) {
+    let same = |step: &Step| matches!(step, Step::Delete(other, _) if Arc::ptr_eq(other, record));
+    if !before.iter().any(same) {
+        before.push(Step::Delete(Arc::clone(record), Cause::Expired));
+    }
+}
+
+/// The keys that a commit touches: few are compared one by one.
+enum Touched<'a> {
+    Few(&'a [Step], &'a [Step]),
+    Many(HashSet<&'a Key>),
+}
+
+impl<'a> Touched<'a> {
+    fn of(before: &'a [Step], own: &'a [Step]) -> Self {
+        if before.len() + own.len() <= 8 {
+            return Self::Few(before, own);
+        }
+        Self::Many(before.iter().chain(own).filter_map(Step::key).collect())
+    }
+
+    fn contains(&self, key: &Key) -> bool {
+        match self {
+            Self::Few(before, own) => before.iter().chain(*own).any(|step| step.key() == Some(key)),
+            Self::Many(keys) => keys.contains(key),
+        }
+    }
+}
+
+impl Table {
+    /// Checks a write against the table as it is, and works out its result. Nothing changes.
+    ///
+    /// # Errors
+    /// `InvalidValue`, `Validation`, `InvalidArgument`, `DuplicateKey`, `UniqueViolation`, `NotFound`,
+    /// `VersionMismatch`, `CapacityExceeded`, `CounterExhausted`, `UserCode`.
+    pub fn plan(&self, write: Write, draws: &mut Draws<'_>) -> Result<Plan> {
+        let at = draws.now;
+        match write {
+            Write::Insert(input) => self.plan_insert(input, draws, Written::Record),
+            Write::InsertMany(inputs) => self.plan_insert_many(inputs, draws),
+            Write::Upsert(input) => {
+                let field = &self.schema.fields[self.schema.key].name;
+                let key = self.key_of(input.get(field));
+                match key.and_then(|key| self.get(&key, at)) {
+                    Some(old) => {
+                        self.plan_edit(old, Edit::Merge(input), at, |new| Written::Upserted(Upserted::Updated(new)))
+                    }
+                    None => self.plan_insert(input, draws, |new| Written::Upserted(Upserted::Inserted(new))),
+                }
+            }
+            Write::Update(key, changes) => {
+                self.plan_edit(self.live(&key, at)?, Edit::Merge(changes), at, Written::Record)
+            }
+            Write::UpdateIf(key, expected, changes) => {
+                let old = self.live(&key, at)?;
+                self.schema.check_version(old, expected)?;
+                self.plan_edit(old, Edit::Merge(changes), at, Written::Record)
+            }
+            Write::Patch(key, patch) => {
+                self.plan_edit(self.live(&key, at)?, Edit::Patch(&patch), at, Written::Record)
+            }
+            Write::Delete(key) => match self.get(&key, at) {
+                Some(record) => {
+                    let steps = Steps::One(Step::Delete(Arc::clone(record), Cause::Requested));
+                    Ok(Plan { at, steps, counter: None, written: Written::Deleted(true), request: None })
+                }
+                None => Ok(Plan::nothing(at, Written::Deleted(false))),
+            },
+            Write::DeleteMany(filter) => self.plan_delete_many(filter, at),
+            Write::Clear => {
+                let count = self.len() - self.expired(at);
+                if self.is_empty() {
+                    return Ok(Plan::nothing(at, Written::Count(0)));
+                }
+                let steps = Steps::One(Step::Clear);
+                Ok(Plan { at, steps, counter: None, written: Written::Count(count), request: None })
+            }
+        }
+    }
+
+    fn live(&self, key: &Key, now: i64) -> Result<&Arc<Record>> {
+        let missing = || Error::NotFound { bucket: self.schema.bucket.clone(), key: key.clone() };
+        self.get(key, now).ok_or_else(missing)
+    }
+
+    fn running(&self) -> Running {
+        Running { next: self.next_number(), place: self.next_place, counter: None }
+    }
+
+    fn plan_insert(
+        &self,
+        input: Object,
+        draws: &mut Draws<'_>,
+        written: impl FnOnce(Arc<Record>) -> Written,
+    ) -> Result<Plan> {
+        let mut running = self.running();
+        let record = self.schema.new_record(input, &mut running, draws)?;
+        let step = Step::Insert(Arc::clone(&record));
+        self.finish(draws.now, Steps::One(step), running.counter, written(record))
+    }
+
+    fn plan_insert_many(&self, inputs: Vec<Object>, draws: &mut Draws<'_>) -> Result<Plan> {
+        let mut running = self.running();
+        let mut records = Vec::with_capacity(inputs.len());
+        for (at, input) in inputs.into_iter().enumerate() {
+            let record = self.schema.new_record(input, &mut running, draws);
+            records.push(record.map_err(|error| error.of_item(at))?);
+        }
+        if records.is_empty() {
+            return Ok(Plan::nothing(draws.now, Written::Records(records)));
+        }
+        let steps = records.iter().cloned().map(Step::Insert).collect();
+        self.finish(draws.now, Steps::Many(steps), running.counter, Written::Records(records))
+    }
+
+    fn plan_edit(
+        &self,
+        old: &Arc<Record>,
+        edit: Edit<'_>,
+        at: i64,
+        written: impl FnOnce(Arc<Record>) -> Written,
+    ) -> Result<Plan> {
+        let new = self.schema.edited_record(old, edit, at)?;
+        let counter = self.schema.highest_number(&new.values, &new.key);
+        let step = Step::Update { old: Arc::clone(old), new: Arc::clone(&new) };
+        self.finish(at, Steps::One(step), counter, written(new))
+    }
+
+    fn plan_delete_many(&self, filter: Filter, at: i64) -> Result<Plan> {
+        let view = self.view(&filter, at);
+        let found = view.find(&Query::new(filter))?;
+        let written = Written::Count(found.len());
+        let steps = Steps::Many(found.into_iter().map(|record| Step::Delete(record, Cause::Requested)).collect());
+        Ok(Plan { at, steps, counter: None, written, request: None })
+    }
+
+    /// Removes records that have expired, at most `limit` of them.
+    pub fn plan_purge(&self, now: i64, limit: usize) -> Plan {
+        let expired = self.expired_by(now).take(limit);
+        let steps: Vec<Step> = expired.map(|record| Step::Delete(Arc::clone(record), Cause::Expired)).collect();
+        let written = Written::Count(steps.len());
+        Plan { at: now, steps: Steps::Many(steps), counter: None, written, request: None }
+    }
+
+    /// Makes room where there are more records than `max_size`, as after loading with a lower one.
+    pub fn plan_trim(&self, now: i64) -> Plan {
+        let mut steps = Vec::new();
+        // Nothing was written, so that everything may go and there is always room.
+        let _room = self.make_room(&[], now, &mut steps);
+        let written = Written::Count(steps.len());
+        Plan { at: now, steps: Steps::Many(steps), counter: None, written, request: None }
+    }
+
+    /// Checks keys, unique values and room against the state after these steps, and puts what has to go before them.
+    pub(super) fn finish(&self, at: i64, own: Steps, counter: Option<i64>, written: Written) -> Result<Plan> {
+        let mut before = Vec::new();
+        match &own {
+            Steps::One(step) => self.check_step(step, None, at, &mut before)?,
+            Steps::Many(steps) => self.check_steps(steps, at, &mut before)?,
+        }
+        self.make_room(own.as_slice(), at, &mut before)?;
+        let steps = if before.is_empty() {
+            own
+        } else {
+            match own {
+                Steps::One(step) => before.push(step),
+                Steps::Many(steps) => before.extend(steps),
+            }
+            Steps::Many(before)
+        };
+        Ok(Plan { at, steps, counter, written, request: None })
+    }
+
+    fn check_steps(&self, steps: &[Step], at: i64, before: &mut Vec<Step>) -> Result<()> {
+        let mut outcome = Outcome::default();
+        for step in steps {
+            match step {
+                Step::Insert(record) => {
+                    if let Some(Some(_)) = outcome.last.insert(record.key(), Some(record)) {
+                        return Err(self.duplicate(record.key()));
+                    }
+                }
+                Step::Update { new, .. } => drop(outcome.last.insert(new.key(), Some(new))),
+                Step::Delete(record, _) => {
+                    outcome.deleted.insert(record.key());
+                    outcome.last.insert(record.key(), None);
+                }
+                Step::Clear => {}
+            }
+        }
+        let mut taken: HashMap<(usize, Values), &Record> = HashMap::new();
+        for step in steps {
+            self.check_step(step, Some(&outcome), at, before)?;
+            let (Step::Insert(record) | Step::Update { new: record, .. }) = step else { continue };
+            for (position, rule) in self.schema.indexes.iter().enumerate().filter(|(_, rule)| rule.unique) {
+                let values = rule.values(record);
+                if values.has_null() {
+                    continue;
+                }
+                if let Some(holder) = taken.insert((position, values), record) {
+                    return Err(self.violation(rule.label(), &rule.values(record), holder));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks one step against the state after all of them; records that have expired are no obstacle, and go.
+    fn check_step(&self, step: &Step, all: Option<&Outcome<'_>>, at: i64, before: &mut Vec<Step>) -> Result<()> {
+        let record = match step {
+            Step::Insert(record) => {
+                match self.keys.get(record.key()) {
+                    // A transaction that deletes and inserts a key does both in this order.
+                    Some(old) if all.is_some_and(|all| all.deleted.contains(old.key())) => {}
+                    Some(old) if old.is_expired(at) => purge(old, before),
+                    Some(_) => return Err(self.duplicate(record.key())),
+                    None => {}
+                }
+                record
+            }
+            Step::Update { new, .. } => new,
+            Step::Delete(..) | Step::Clear => return Ok(()),
+        };
+        for (rule, index) in self.schema.indexes.iter().zip(&self.indexes).filter(|(rule, _)| rule.unique) {
+            let values = rule.values(record);
+            let Some(holder) = index.holder(&values, Some(record.key())) else { continue };
+            if holder.is_expired(at) {
+                purge(holder, before);
+                continue;
+            }
+            match all.and_then(|all| all.last.get(holder.key())) {
+                // It goes, or takes other values, in the same commit.
+                Some(None) => {}
+                Some(Some(new)) if rule.values(new) != values => {}
+                _ => return Err(self.violation(rule.label(), &values, holder)),
+            }
+        }
+        Ok(())
+    }
+
+    fn duplicate(&self, key: &Key) -> Error {
+        Error::DuplicateKey { bucket: self.schema.bucket.clone(), key: key.clone() }
+    }
+
+    fn violation(&self, index: String, values: &Values, holder: &Record) -> Error {
+        let (bucket, holder) = (self.schema.bucket.clone(), holder.key().clone());
+        Error::UniqueViolation { bucket, index, values: values.as_slice().to_vec(), holder }
+    }
+
+    /// Finds out which records have to go so that the steps leave no more than `max_size`: expired ones, then those at
+    /// the lowest positions, none of them written by the steps themselves.
+    fn make_room(&self, own: &[Step], at: i64, before: &mut Vec<Step>) -> Result<()> {
+        let Some(max_size) = self.schema.max_size() else { return Ok(()) };
+        let mut after = self.len().saturating_sub(before.len());
+        for step in own {
+            match step {
+                Step::Insert(_) => after += 1,
+                Step::Delete(..) => after = after.saturating_sub(1),
+                Step::Clear => after = 0,
+                Step::Update { .. } => {}
+            }
+        }
+        let Some(needed) = after.checked_sub(max_size).filter(|needed| *needed > 0) else { return Ok(()) };
+        let mut over = needed;
+        let touched = Touched::of(before, own);
+        let goes = |record: &&Arc<Record>| !touched.contains(record.key());
+        let expired = self.expired_by(at).filter(goes).take(over);
+        let mut room: Vec<_> = expired.map(|record| Step::Delete(Arc::clone(record), Cause::Expired)).collect();
+        over -= room.len();
+        let oldest = self.by_position().filter(|record| !record.is_expired(at)).filter(goes).take(over);
+        room.extend(oldest.map(|record| Step::Delete(Arc::clone(record), Cause::Evicted)));
+        if room.len() < needed {
+            return Err(Error::CapacityExceeded { bucket: self.schema.bucket.clone(), max_size });
+        }
+        before.extend(room);
+        Ok(())
+    }
+
+    fn by_position(&self) -> Box<dyn Iterator<Item = &Arc<Record>> + '_> {
+        match &self.positions {
+            Some(positions) => Box::new(positions.values()),
+            None => Box::new(self.order.values()),
+        }
+    }
+}
+
+impl Schema {
+    pub(super) fn check_version(&self, record: &Record, expected: u64) -> Result<()> {
+        let actual = record.version();
+        if actual == expected {
+            return Ok(());
+        }
+        let (bucket, key) = (self.bucket.clone(), record.key().clone());
+        Err(Error::VersionMismatch { bucket, key, expected, actual })
+    }
+}
