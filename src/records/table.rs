@@ -1,20 +1,23 @@
 //! A bucket's records, and every rule by which they change: planned first, without a change, then applied.
 
-use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
+use imbl::OrdMap;
 
 use crate::base::error::{Error, Result};
 use crate::base::value::{Key, Object, ValueError};
 use crate::records::change::BucketSnapshot;
 use crate::records::event::Change;
 use crate::records::filter::Filter;
-use crate::records::index::{Index, Values};
+use crate::records::index::Index;
+use crate::records::place::Place;
+use crate::records::query::Query;
 use crate::records::record::{Metadata, Record};
 use crate::records::schema::{Draws, Fields, Schema};
+use crate::records::view::View;
 
 /// What a bucket is asked to change.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +105,7 @@ pub struct Commit {
 #[derive(Debug)]
 pub struct Remains {
     _by_key: HashTable<Arc<Record>>,
-    _by_place: BTreeMap<u64, Arc<Record>>,
+    _by_place: OrdMap<Place, Arc<Record>>,
     _indexes: Box<[Index]>,
 }
 
@@ -112,7 +115,7 @@ pub struct Table {
     schema: Arc<Schema>,
     hasher: DefaultHashBuilder,
     by_key: HashTable<Arc<Record>>,
-    by_place: BTreeMap<u64, Arc<Record>>,
+    by_place: OrdMap<Place, Arc<Record>>,
     indexes: Box<[Index]>,
     counter: i64,
     revision: u64,
@@ -127,7 +130,7 @@ impl Table {
             schema,
             hasher: DefaultHashBuilder::default(),
             by_key: HashTable::new(),
-            by_place: BTreeMap::new(),
+            by_place: OrdMap::new(),
             indexes,
             counter: 0,
             revision: 0,
@@ -175,14 +178,22 @@ impl Table {
         self.by_place.values()
     }
 
-    /// The records that a filter matches, in insertion order: by key or by an index where one fits, else by a scan.
+    /// The table as it is, with the records that a filter names by their keys.
+    pub fn view(&self, filter: &Filter, now: i64) -> View {
+        let (schema, order, indexes) = (Arc::clone(&self.schema), self.by_place.clone(), self.indexes.clone());
+        let view = View::new(schema, order, indexes, OrdMap::new(), self.revision, now);
+        match filter.keys(&self.schema) {
+            Some(keys) => view.with_keyed(keys.iter().filter_map(|key| self.get(key).cloned()).collect()),
+            None => view,
+        }
+    }
+
+    /// The records that a filter matches, in bucket order.
     ///
     /// # Errors
     /// `InvalidArgument` for a path with an empty name and for numbers that are not finite.
     pub fn find(&self, filter: &Filter) -> Result<Vec<Arc<Record>>> {
-        let mut found = Vec::new();
-        self.visit(filter, |record| found.push(Arc::clone(record)))?;
-        Ok(found)
+        self.view(filter, i64::MIN).find(&Query::new(filter.clone()))
     }
 
     /// How many records a filter matches.
@@ -190,38 +201,7 @@ impl Table {
     /// # Errors
     /// As [`find`](Self::find).
     pub fn count(&self, filter: &Filter) -> Result<usize> {
-        if filter.equalities().is_empty() {
-            return Ok(self.len());
-        }
-        let mut count = 0;
-        self.visit(filter, |_| count += 1)?;
-        Ok(count)
-    }
-
-    fn visit(&self, filter: &Filter, mut hit: impl FnMut(&Arc<Record>)) -> Result<()> {
-        filter.check()?;
-        let value_of = |path: &str| filter.equalities().iter().find(|(other, _)| other == path).map(|(_, value)| value);
-        let key_field = &self.schema.fields[self.schema.key].name;
-        if let Some(value) = value_of(key_field) {
-            // The wrong kind of key finds nothing.
-            let record = Key::from_value(value.clone()).and_then(|key| self.get(&key));
-            record.into_iter().filter(|record| filter.matches(record)).for_each(hit);
-            return Ok(());
-        }
-        // Of the indexes whose every path is asked for, the one with most paths leaves least to check.
-        let fitting = self.schema.indexes.iter().zip(&self.indexes);
-        let fitting = fitting.filter_map(|(rule, index)| {
-            let values: Option<Box<[_]>> = rule.paths.iter().map(|path| value_of(&path.text).cloned()).collect();
-            Some((values?, index))
-        });
-        match fitting.max_by_key(|(values, _)| values.len()) {
-            Some((values, index)) => {
-                let records = index.equal(Values::Many(values));
-                records.filter(|record| filter.matches(record)).for_each(hit);
-            }
-            None => self.all().filter(|record| filter.matches(record)).for_each(&mut hit),
-        }
-        Ok(())
+        self.view(filter, i64::MIN).count(filter)
     }
 
     /// Checks a write against the table as it is, and works out its result. Nothing changes.
@@ -304,9 +284,9 @@ impl Table {
             }
             Step::Update { old, new } => {
                 self.put(&new);
-                self.by_place.insert(new.place, Arc::clone(&new));
+                self.by_place.insert(self.schema.place_of(&new), Arc::clone(&new));
                 for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
-                    index.replace(rule, &old, &new);
+                    index.replace(rule, &self.schema, &old, &new);
                 }
                 (Written::Record(Arc::clone(&new)), Change::Updated { old, new }, None)
             }
@@ -315,9 +295,9 @@ impl Table {
                 if let Ok(entry) = self.by_key.find_entry(hash, |other| other.key() == record.key()) {
                     entry.remove();
                 }
-                self.by_place.remove(&record.place);
+                self.by_place.remove(&self.schema.place_of(&record));
                 for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
-                    index.remove(rule, &record);
+                    index.remove(rule, &self.schema, &record);
                 }
                 (Written::Deleted(true), Change::Deleted { record }, None)
             }
@@ -354,9 +334,9 @@ impl Table {
 
     fn add(&mut self, record: &Arc<Record>) {
         self.put(record);
-        self.by_place.insert(record.place, Arc::clone(record));
+        self.by_place.insert(self.schema.place_of(record), Arc::clone(record));
         for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
-            index.insert(rule, record);
+            index.insert(rule, &self.schema, record);
         }
         self.next_place = self.next_place.max(record.place.saturating_add(1));
     }
@@ -388,10 +368,11 @@ impl Table {
             }
         }
         let rules = table.schema.indexes.iter();
-        table.indexes = rules.map(|rule| Index::build(rule, records.iter())).collect();
+        table.indexes = rules.map(|rule| Index::build(rule, &table.schema, records.iter())).collect();
         table.next_place = records.last().map_or(0, |record| record.place.saturating_add(1));
         // Sorted by place already: built from the bottom up.
-        table.by_place = records.into_iter().map(|record| (record.place, record)).collect();
+        table.by_place =
+            records.into_iter().map(|record| (table.schema.place_of(&record), record)).collect::<OrdMap<_, _>>();
         (table, twice)
     }
 
