@@ -9,23 +9,35 @@
 //! `restore` the way from a stored bucket to a table, `change` what an adapter is given, `event` what subscribers are
 //! told.
 
+mod aggregate;
 mod change;
+mod cursor;
 mod date;
 mod definition;
 mod event;
 mod filter;
 mod index;
+mod matcher;
+mod path;
 mod place;
+mod plan;
+mod query;
 mod record;
 mod restore;
 mod schema;
+mod select;
+mod span;
 mod table;
+mod view;
 
 pub use change::{BucketChange, BucketDelta, BucketSnapshot, ChangeSet};
+pub use cursor::Cursor;
 pub use definition::{BucketDefinition, Field, Generated, MAX_FIELDS, MAX_INDEX_PATHS, MAX_INDEXES};
 pub use event::{BucketEvent, Change};
-pub use filter::Filter;
+pub use filter::{Filter, MAX_FILTER_DEPTH};
+pub use query::{Access, Direction, Explain, Page, Paged, Query};
 pub use record::{Layout, METADATA, Metadata, Record};
 pub use restore::Restored;
 pub use schema::{Draws, Schema};
 pub use table::{Commit, Plan, Remains, Table, Write, Written};
+pub use view::View;

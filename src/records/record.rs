@@ -1,6 +1,5 @@
 //! One record: declared values by position, undeclared ones by name, metadata, and a hidden place.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -40,7 +39,7 @@ impl Layout {
         self.names.len()
     }
 
-    fn is_key(&self, position: usize) -> bool {
+    pub(crate) fn is_key(&self, position: usize) -> bool {
         self.key.is_some_and(|key| usize::from(key) == position)
     }
 }
@@ -108,14 +107,6 @@ impl Record {
             None => self.field(path),
             Some((name, rest)) => self.field(name)?.at(rest),
         }
-    }
-
-    /// The value at a path, an absent one as Null; metadata is found too.
-    pub(crate) fn value_at(&self, path: &str) -> Cow<'_, Value> {
-        if let Some((_, value)) = self.metadata_values().find(|(name, _)| *name == path) {
-            return Cow::Owned(value);
-        }
-        self.get(path).map_or(Cow::Owned(Value::Null), Cow::Borrowed)
     }
 
     fn field(&self, name: &str) -> Option<&Value> {
