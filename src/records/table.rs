@@ -14,7 +14,7 @@ use crate::records::event::Change;
 use crate::records::filter::Filter;
 use crate::records::index::{Index, Values};
 use crate::records::record::{Metadata, Record};
-use crate::records::schema::{Draws, Fields, Schema};
+use crate::records::schema::{Changed, Draws, Fields, Schema};
 
 /// What a bucket is asked to change.
 #[derive(Clone, Debug, PartialEq)]
@@ -249,12 +249,14 @@ impl Table {
     }
 
     fn plan_insert(&self, input: Object, draws: &mut Draws<'_>) -> Result<Plan> {
-        let Fields { key, values, extra } = self.schema.fields_of_insert(input, self.counter.checked_add(1), draws)?;
+        let Fields { key, values, extra, expires_at } =
+            self.schema.fields_of_insert(input, self.counter.checked_add(1), draws)?;
         if self.get(&key).is_some() {
             return Err(Error::DuplicateKey { bucket: self.schema.bucket.clone(), key });
         }
         let counter = self.schema.highest_number(&values, &key);
-        let metadata = Metadata { version: 1, created_at: draws.now, updated_at: draws.now, expires_at: None };
+        let expires_at = expires_at.of_insert(draws.now, self.schema.ttl_ms());
+        let metadata = Metadata { version: 1, created_at: draws.now, updated_at: draws.now, expires_at };
         let layout = Arc::clone(&self.schema.layout);
         let record = Arc::new(Record { layout, key, values, extra, metadata, place: self.next_place });
         self.check_unique(&record, None)?;
@@ -264,10 +266,12 @@ impl Table {
     fn plan_update(&self, key: &Key, changes: Object, at: i64) -> Result<Plan> {
         let not_found = || Error::NotFound { bucket: self.schema.bucket.clone(), key: key.clone() };
         let old = self.get(key).ok_or_else(not_found)?;
-        let (values, extra) = self.schema.fields_of_update(old.values.clone(), old.extra.clone(), changes)?;
+        let Changed { values, extra, expires_at } =
+            self.schema.fields_of_update(old.values.clone(), old.extra.clone(), changes)?;
         let metadata = Metadata {
             version: old.metadata.version.saturating_add(1),
             updated_at: at.max(old.metadata.updated_at),
+            expires_at: expires_at.of_update(old.metadata.expires_at),
             ..old.metadata
         };
         let layout = Arc::clone(&self.schema.layout);
