@@ -488,10 +488,20 @@ pub enum IssueCode {
     Required,
     /// The value is of another kind than declared, or none that can be stored.
     Type,
+    /// None of the values that are allowed.
+    Enum,
     /// Too short.
     MinLength,
     /// Too long.
     MaxLength,
+    /// The regular expression is not found in it.
+    Pattern,
+    /// Not in the format that is asked for.
+    Format,
+    /// Below the least that is allowed.
+    Min,
+    /// Above the most that is allowed, or that a number can be.
+    Max,
 }
 
 impl fmt::Display for IssueCode {
@@ -499,8 +509,13 @@ impl fmt::Display for IssueCode {
         f.write_str(match self {
             Self::Required => "required",
             Self::Type => "type",
+            Self::Enum => "enum",
             Self::MinLength => "minLength",
             Self::MaxLength => "maxLength",
+            Self::Pattern => "pattern",
+            Self::Format => "format",
+            Self::Min => "min",
+            Self::Max => "max",
         })
     }
 }

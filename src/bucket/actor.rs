@@ -116,7 +116,7 @@ impl Actor for BucketActor {
             }
             BucketMessage::All(port) => {
                 let now = instance.now();
-                reply(port, instance.read(|table| table.snapshot_view(now)).map(|view| view.all()));
+                reply(port, instance.read(|table| table.whole(now)).map(|view| view.all()));
             }
             BucketMessage::Purge(limit, port) => reply(port, instance.purge(limit)),
             BucketMessage::Trim => instance.trim()?,

@@ -446,7 +446,7 @@ impl Bucket {
     }
 
     async fn whole(&self) -> Result<View> {
-        self.read(|table, now| table.snapshot_view(now), ReadSet::whole).await
+        self.read(|table, now| table.whole(now), ReadSet::whole).await
     }
 
     /// Runs a query on a snapshot: here, if it is short.

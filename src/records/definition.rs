@@ -1,8 +1,11 @@
 //! What a user says about a bucket.
 
-use std::fmt;
+use std::fmt::Display;
 
-use crate::base::value::Value;
+use crate::base::value::Object;
+use crate::records::field::Field;
+use crate::records::migrate::Step;
+use crate::records::ttl::Ttl;
 
 /// Most fields that a bucket can declare.
 pub const MAX_FIELDS: usize = 1_024;
@@ -10,6 +13,10 @@ pub const MAX_FIELDS: usize = 1_024;
 pub const MAX_INDEXES: usize = 64;
 /// Most paths of one index.
 pub const MAX_INDEX_PATHS: usize = 8;
+/// How many request ids a bucket remembers by default.
+pub const DEFAULT_REQUEST_WINDOW: usize = 1_024;
+/// Most request ids that a bucket can remember.
+pub const MAX_REQUEST_WINDOW: usize = 65_536;
 
 /// What a bucket is to be: its name, key, fields and indexes. Faults are found, all at once, when it is defined.
 ///
@@ -33,6 +40,10 @@ pub struct BucketDefinition {
     pub(super) persistent: bool,
     pub(super) ordered: bool,
     pub(super) schema_version: u32,
+    pub(super) steps: Vec<Step>,
+    pub(super) ttl: Option<Ttl>,
+    pub(super) max_size: Option<usize>,
+    pub(super) request_window: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +63,10 @@ impl BucketDefinition {
             persistent: true,
             ordered: false,
             schema_version: 1,
+            steps: Vec::new(),
+            ttl: None,
+            max_size: None,
+            request_window: DEFAULT_REQUEST_WINDOW,
         }
     }
 
@@ -97,157 +112,61 @@ impl BucketDefinition {
         self
     }
 
-    /// The version of this definition; default 1, at least 1. Stored records of a later one are refused.
+    /// The version of this definition; default 1, at least 1. Stored records of a later one are refused, those of an
+    /// earlier one go through the steps of [`migrate`](Self::migrate).
     pub fn schema_version(mut self, version: u32) -> Self {
         self.schema_version = version;
         self
     }
-}
 
-/// What a declared field may hold.
-#[derive(Clone)]
-#[must_use]
-pub struct Field {
-    pub(super) kind: Kind,
-    pub(super) required: bool,
-    pub(super) unique: bool,
-    pub(super) default: Option<Value>,
-    pub(super) generated: Option<Generated>,
-}
-
-/// The kinds of fields.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    String,
-    Int,
-    Float,
-    Number,
-    Bool,
-    Bytes,
-    Date,
-    Object,
-    Array,
-    Any,
-}
-
-impl Kind {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::String => "string",
-            Self::Int => "int",
-            Self::Float => "float",
-            Self::Number => "number",
-            Self::Bool => "bool",
-            Self::Bytes => "bytes",
-            Self::Date => "date",
-            Self::Object => "object",
-            Self::Array => "array",
-            Self::Any => "any",
-        }
-    }
-}
-
-/// Who fills a field that an insert leaves absent or Null.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Generated {
-    /// A random UUID (version 4, RFC 9562), for strings.
-    Uuid,
-    /// The store's clock in milliseconds since the Unix epoch, for ints, numbers and dates.
-    Timestamp,
-    /// The bucket's counter plus 1, the same in all such fields of a record, for ints and numbers.
-    Autoincrement,
-}
-
-impl Field {
-    fn of(kind: Kind) -> Self {
-        Self { kind, required: false, unique: false, default: None, generated: None }
-    }
-
-    /// Unicode text.
-    pub fn string() -> Self {
-        Self::of(Kind::String)
-    }
-
-    /// A whole number; takes a float without a fraction, and stores an Int.
-    pub fn int() -> Self {
-        Self::of(Kind::Int)
-    }
-
-    /// A float; takes an integer that a float can hold exactly, and stores a Float.
-    pub fn float() -> Self {
-        Self::of(Kind::Float)
-    }
-
-    /// An Int or a Float, kept as it is.
-    pub fn number() -> Self {
-        Self::of(Kind::Number)
-    }
-
-    /// True or false.
-    pub fn bool() -> Self {
-        Self::of(Kind::Bool)
-    }
-
-    /// Bytes; takes padded base64 text and lists of numbers from 0 to 255 too.
-    pub fn bytes() -> Self {
-        Self::of(Kind::Bytes)
-    }
-
-    /// Milliseconds since the Unix epoch, or ISO 8601 text such as `2024-01-15T23:30:00-05:00`, kept as it is.
-    pub fn date() -> Self {
-        Self::of(Kind::Date)
-    }
-
-    /// An object; what is in it is not checked.
-    pub fn object() -> Self {
-        Self::of(Kind::Object)
-    }
-
-    /// A list; what is in it is not checked.
-    pub fn array() -> Self {
-        Self::of(Kind::Array)
-    }
-
-    /// Anything.
-    pub fn any() -> Self {
-        Self::of(Kind::Any)
-    }
-
-    /// Neither absent nor Null. `""`, 0 and false are fine.
-    pub fn required(mut self) -> Self {
-        self.required = true;
+    /// A step that turns a stored record of schema version `from` into one of `from + 1`; at most one for each version
+    /// from 1 to below [`schema_version`](Self::schema_version), and a missing one changes nothing.
+    ///
+    /// It is given the record's fields, its key under the name of the key field, and its metadata, and answers the
+    /// fields of the next version or why it cannot. What it leaves under the name of the key field is the record's key;
+    /// metadata and the place in the bucket are kept, whatever it answers of them. It should depend on nothing but the
+    /// record: a load that fails is repeated from the start. An error or panic of it fails the load with
+    /// [`Error::Migration`](crate::base::error::Error::Migration).
+    ///
+    /// ```
+    /// use ractor_persistence::base::value::Object;
+    /// use ractor_persistence::records::{BucketDefinition, Field};
+    /// let users = BucketDefinition::new("users")
+    ///     .key("id")
+    ///     .field("id", Field::int())
+    ///     .field("name", Field::string().required())
+    ///     .schema_version(2)
+    ///     .migrate(1, |mut user: Object| {
+    ///         let name = user.remove("nick").ok_or("has no nick")?;
+    ///         user.insert("name", name);
+    ///         Ok::<_, &str>(user)
+    ///     });
+    /// ```
+    pub fn migrate<F, E>(mut self, from: u32, step: F) -> Self
+    where
+        F: Fn(Object) -> Result<Object, E> + Send + Sync + 'static,
+        E: Display,
+    {
+        self.steps.push(Step::new(from, step));
         self
     }
 
-    /// Only one record may hold a value of it; Nulls never collide.
-    pub fn unique(mut self) -> Self {
-        self.unique = true;
+    /// How long a record lives unless it says so itself in `_expires_at`: a [`Duration`](std::time::Duration), or a text
+    /// such as `"10m"`, see [`Ttl`]. At least 1 ms; default: for ever.
+    pub fn ttl(mut self, ttl: impl Into<Ttl>) -> Self {
+        self.ttl = Some(ttl.into());
         self
     }
 
-    /// What an absent field becomes; an explicit Null stays Null.
-    pub fn default(mut self, value: impl Into<Value>) -> Self {
-        self.default = Some(value.into());
+    /// Most records that the bucket holds, at least 1; beyond that the oldest go. Default: no bound.
+    pub fn max_size(mut self, records: usize) -> Self {
+        self.max_size = Some(records);
         self
     }
 
-    /// Who fills the field when it is absent or Null; beats a default, and updates leave it alone.
-    pub fn generated(mut self, generated: Generated) -> Self {
-        self.generated = Some(generated);
+    /// How many request ids of successful writes the bucket remembers; default 1,024, at most 65,536, 0 turns it off.
+    pub fn request_window(mut self, ids: usize) -> Self {
+        self.request_window = ids;
         self
-    }
-}
-
-impl fmt::Debug for Field {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A default is contents, and contents do not belong into logs.
-        f.debug_struct("Field")
-            .field("kind", &self.kind.name())
-            .field("required", &self.required)
-            .field("unique", &self.unique)
-            .field("default", &self.default.is_some())
-            .field("generated", &self.generated)
-            .finish()
     }
 }

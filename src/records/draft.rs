@@ -127,7 +127,11 @@ impl Draft {
             };
             keys.iter().filter_map(state).collect()
         });
-        Ok(self.overlay(table.view_with(keyed, self.now)))
+        let view = self.overlay(table.whole(self.now));
+        Ok(match keyed {
+            Some(keyed) => view.with_keyed(keyed),
+            None => view,
+        })
     }
 
     /// What the transaction sees of the bucket, for reads that depend on all of it.
@@ -137,7 +141,7 @@ impl Draft {
     pub fn whole(&mut self, table: &Table, now: i64) -> Result<View> {
         self.advance(table, now)?;
         self.reads.whole();
-        Ok(self.overlay(table.view_with(None, self.now)))
+        Ok(self.overlay(table.whole(self.now)))
     }
 
     fn overlay(&self, mut view: View) -> View {
@@ -181,7 +185,7 @@ impl Draft {
             }
             Write::Patch(key, patch) => {
                 let old = self.live(table, &key)?;
-                self.edit(table, &old, Edit::Patch(&patch)).map(Written::Record)
+                self.edit(table, &old, Edit::Patch(patch)).map(Written::Record)
             }
             Write::Delete(key) => {
                 let there = self.look(table, &key).is_some();
@@ -261,7 +265,7 @@ impl Draft {
         Ok(Written::Records(records))
     }
 
-    fn edit(&mut self, table: &Table, old: &Record, edit: Edit<'_>) -> Result<Arc<Record>> {
+    fn edit(&mut self, table: &Table, old: &Record, edit: Edit) -> Result<Arc<Record>> {
         let new = self.schema.edited_record(old, edit, self.now)?;
         self.stage(table, new.key(), Some(Arc::clone(&new)));
         Ok(new)
@@ -325,7 +329,7 @@ impl Draft {
 impl Schema {
     /// Whether an insert of this input draws an autoincrement number.
     pub(super) fn wants_number(&self, input: &Object) -> bool {
-        use crate::records::definition::Generated;
+        use crate::records::field::Generated;
         let asks = |field: &&crate::records::schema::NamedField| {
             field.rule.generated == Some(Generated::Autoincrement)
                 && input.get(&field.name).is_none_or(Value::is_null)

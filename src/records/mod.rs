@@ -4,40 +4,69 @@
 //! Invariants: a refused write changes nothing; the revision rises by one at each commit and never otherwise; a record
 //! that is handed out never changes; a unique value has one holder.
 //!
-//! [`BucketDefinition`] and [`Field`] (`definition`) are what users say, [`Schema`] (`schema`, `date`) is that checked,
-//! [`Record`] (`record`) one record, [`Table`] (`table`, `index`) all of them, [`Filter`] (`filter`) which are asked for,
-//! `restore` the way from a stored bucket to a table, `change` what an adapter is given, `event` what subscribers are
-//! told.
+//! [`BucketDefinition`] (`definition`), [`Field`] (`field`), [`Ttl`] (`ttl`) and [`Format`] (`format`, `date`) are what
+//! users say, [`Schema`] (`schema`) is that without faults (`verify`). Input becomes fields in `fill` (`generate`) and
+//! [`Patch`] (`patch`), and is checked in `check` and `limits`; `user_code` is where a user's closures are called.
+//! [`Record`] (`record`) is one record, [`Table`] (`table`, `index`, `place`) all of them, [`Filter`] (`filter`) which are
+//! asked for, `restore` the way from a stored bucket to a table (`migrate`: that of earlier versions), `change` what an
+//! adapter is given, `event` what subscribers are told.
 
 mod aggregate;
 mod change;
+mod check;
+mod conflict;
 mod cursor;
 mod date;
 mod definition;
+mod draft;
 mod event;
+mod field;
+mod fill;
 mod filter;
+mod format;
+mod generate;
 mod index;
+mod keys;
+mod limits;
 mod matcher;
+mod migrate;
+mod patch;
 mod path;
 mod place;
 mod plan;
 mod query;
 mod record;
+mod requests;
 mod restore;
 mod schema;
 mod select;
 mod span;
 mod table;
+mod ttl;
+mod user_code;
+mod verify;
 mod view;
+mod write;
+mod writing;
 
 pub use change::{BucketChange, BucketDelta, BucketSnapshot, ChangeSet};
+pub use conflict::ReadSet;
 pub use cursor::Cursor;
-pub use definition::{BucketDefinition, Field, Generated, MAX_FIELDS, MAX_INDEX_PATHS, MAX_INDEXES};
-pub use event::{BucketEvent, Change};
+pub use definition::{
+    BucketDefinition, DEFAULT_REQUEST_WINDOW, MAX_FIELDS, MAX_INDEX_PATHS, MAX_INDEXES, MAX_REQUEST_WINDOW,
+};
+pub use draft::Draft;
+pub use event::{BucketEvent, Cause, Change};
+pub use field::{Field, Generated};
 pub use filter::{Filter, MAX_FILTER_DEPTH};
+pub use format::Format;
+pub use patch::Patch;
 pub use query::{Access, Direction, Explain, Page, Paged, Query};
 pub use record::{Layout, METADATA, Metadata, Record};
+pub use requests::{MAX_REQUEST_ID_BYTES, Request};
 pub use restore::Restored;
 pub use schema::{Draws, Schema};
-pub use table::{Commit, Plan, Remains, Table, Write, Written};
+pub use table::{Changes, Commit, Plan, Remains, Table};
+pub use ttl::Ttl;
 pub use view::View;
+pub use write::{Upserted, Write, Written};

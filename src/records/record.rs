@@ -1,5 +1,6 @@
 //! One record: declared values by position, undeclared ones by name, metadata, and a hidden place.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -176,11 +177,22 @@ impl Record {
                 None => undeclared.push((name.clone(), value)),
             }
         }
-        // Both are sorted by name: one pass over the two finds every position.
-        let mut declared = layout.by_name.iter().map(|position| usize::from(*position)).peekable();
+        // Both are sorted by name: one pass over the two finds every position, mostly with one comparison each.
+        let mut declared = layout.by_name.iter();
+        let mut next = declared.next();
         for (name, value) in std::mem::take(&mut self.extra) {
-            while declared.next_if(|position| layout.names[*position] < name).is_some() {}
-            match declared.next_if(|position| layout.names[*position] == name) {
+            let position = loop {
+                let Some(position) = next.map(|position| usize::from(*position)) else { break None };
+                match layout.names[position].cmp(&name) {
+                    Ordering::Less => next = declared.next(),
+                    Ordering::Equal => {
+                        next = declared.next();
+                        break Some(position);
+                    }
+                    Ordering::Greater => break None,
+                }
+            };
+            match position {
                 Some(position) => values[position] = Some(value),
                 None => undeclared.push((name, value)),
             }

@@ -1,12 +1,17 @@
-//! A stored bucket into a table: every record is bound to the definition and checked against it.
+//! A stored bucket into a table: every record is bound to the definition, migrated and checked against it.
 
 use std::sync::Arc;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::base::error::{Error, Misfit, Result};
 use crate::base::value::Key;
 use crate::records::change::BucketSnapshot;
+use crate::records::check::Findings;
+use crate::records::migrate::Step;
 use crate::records::record::Record;
-use crate::records::schema::{Fields, Schema};
+use crate::records::schema::Schema;
 use crate::records::table::Table;
 
 /// How many misfits an error lists.
@@ -23,37 +28,42 @@ pub struct Restored {
 }
 
 impl Table {
-    /// Builds the table of a stored bucket: binds records to the definition, fills in defaults of fields that are new,
-    /// checks every field, key and unique index, and rebuilds the indexes.
+    /// Builds the table of a stored bucket: binds records to the definition, takes those of an earlier schema version
+    /// through its steps, fills in defaults of fields that are new, checks every field, key and unique index, and
+    /// rebuilds the indexes.
     ///
     /// # Errors
-    /// `SchemaTooNew`; `Migration`, if records do not fit.
+    /// `SchemaTooNew`; `Migration`, if records do not fit; `UserCode` and `InvalidValue` because of a default.
     pub fn restore(schema: Arc<Schema>, snapshot: BucketSnapshot) -> Result<Restored> {
-        let BucketSnapshot { schema_version: stored, revision, mut counter, mut records } = snapshot;
+        let BucketSnapshot { schema_version: stored, revision, mut counter, mut records, .. } = snapshot;
         let defined = schema.schema_version();
         if stored > defined {
             return Err(Error::SchemaTooNew { bucket: schema.bucket().clone(), stored, defined });
         }
         let mut misfits = Misfits::default();
         let mut altered = stored != defined;
+        let steps = schema.steps_from(stored);
+        // Steps may give records other keys; the error is to name those that they had.
+        let old_keys: Vec<Key> =
+            if steps.is_empty() { Vec::new() } else { records.iter().map(|record| record.key().clone()).collect() };
+        let mut findings = Findings::default();
         for record in &mut records {
-            match fit(&schema, record) {
-                Ok(changed) => altered |= changed,
-                Err(reason) => misfits.add(record.key().clone(), reason),
+            if !altered && Arc::ptr_eq(&record.layout, &schema.layout) {
+                // It was checked against this very definition when it was written or loaded.
+            } else if let Err(reason) = fit(&schema, steps, record, &mut findings)? {
+                misfits.add(record.key().clone(), reason);
             }
             if let Some(number) = schema.highest_number(&record.values, &record.key) {
                 counter = counter.max(number);
             }
         }
+        altered |= findings.altered;
         misfits.check(&schema, stored)?;
-        records.sort_by(|left, right| (left.place, left.key()).cmp(&(right.place, right.key())));
-        if records.windows(2).any(|pair| pair[0].place == pair[1].place) {
-            // Only an adapter that makes records up does this: they get places in the order of their keys.
-            for (place, record) in (0..).zip(&mut records) {
-                Arc::make_mut(record).place = place;
-            }
-            altered = true;
+        if !steps.is_empty() {
+            find_met_keys(&records, &old_keys, &mut misfits);
+            misfits.check(&schema, stored)?;
         }
+        altered |= sort(&mut records);
         let (table, twice) = Table::from_parts(schema, records, counter, revision);
         for key in twice {
             misfits.add(key, "two records have this key");
@@ -68,18 +78,83 @@ impl Table {
     }
 }
 
-/// Binds a record and checks it; answers whether that changed anything but the positions of its fields. A record that
-/// nobody else holds, as after a load, is changed in place.
-fn fit(schema: &Schema, record: &mut Arc<Record>) -> std::result::Result<bool, String> {
+/// Binds a record, migrates it and checks it, or says why it does not fit; then the record has its key and is of no use
+/// otherwise. One that nobody else holds, as after a load, is changed in place.
+fn fit(
+    schema: &Schema,
+    steps: &[Step],
+    record: &mut Arc<Record>,
+    findings: &mut Findings,
+) -> Result<std::result::Result<(), String>> {
     let record = Arc::make_mut(record);
     record.bind(&schema.layout);
-    record.values[schema.key] = Some(record.key.as_value().clone());
-    let checked = schema.check_all(std::mem::take(&mut record.values), std::mem::take(&mut record.extra));
-    let (fields, altered) =
-        checked.map_err(|issues| issues.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
-    let Fields { key, values, extra } = fields;
-    (record.key, record.values, record.extra) = (key, values, extra);
-    Ok(altered)
+    if record.values[schema.key].take().is_some_and(|value| value != *record.key.as_value()) {
+        // The field was not the key when it was stored: its values would be lost.
+        return Ok(Err(format!("field {:?} is stored with a value of its own", schema.fields[schema.key].name)));
+    }
+    let migrated = !steps.is_empty();
+    record.values[schema.key] = if migrated {
+        match schema.migrate(record, steps) {
+            Ok(key) => key,
+            Err(reason) => return Ok(Err(reason)),
+        }
+    } else {
+        // Moved, not copied: it goes back below.
+        Some(std::mem::replace(&mut record.key, Key::from(0)).into_value())
+    };
+    findings.altered |= schema.fill_defaults(&mut record.values)?;
+    schema.check_all(&mut record.values, &mut record.extra, findings);
+    let key = record.values[schema.key].take().and_then(Key::from_value);
+    let fits = findings.issues.is_empty() && key.is_some();
+    // A misfit is named by the key that is stored.
+    if let Some(key) = key.filter(|_| fits || !migrated) {
+        record.key = key;
+    }
+    if fits {
+        return Ok(Ok(()));
+    }
+    let issues = std::mem::take(&mut findings.issues);
+    Ok(Err(issues.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))
+}
+
+/// Adds the records whose keys steps have made the same, by the keys that they had.
+fn find_met_keys(records: &[Arc<Record>], old_keys: &[Key], misfits: &mut Misfits) {
+    const REASON: &str = "two records have the same key after the migration";
+    if records.iter().zip(old_keys).all(|(record, old_key)| record.key() == old_key) {
+        return;
+    }
+    let mut first: HashMap<&Key, Option<usize>> = HashMap::with_capacity(records.len());
+    for (at, record) in records.iter().enumerate() {
+        match first.entry(record.key()) {
+            Entry::Vacant(entry) => {
+                entry.insert(Some(at));
+            }
+            Entry::Occupied(mut entry) => {
+                if let Some(earlier) = entry.get_mut().take() {
+                    misfits.add(old_keys[earlier].clone(), REASON);
+                }
+                misfits.add(old_keys[at].clone(), REASON);
+            }
+        }
+    }
+}
+
+/// Sorts records by place; answers whether places had to be made.
+fn sort(records: &mut [Arc<Record>]) -> bool {
+    if records.is_sorted_by(|left, right| left.place < right.place) {
+        return false;
+    }
+    // The places are sorted beside the records, which lie all over the memory.
+    records.sort_by_cached_key(|record| record.place);
+    if records.is_sorted_by(|left, right| left.place < right.place) {
+        return false;
+    }
+    // Only an adapter that makes records up has two in one place: they get places in the order of their keys.
+    records.sort_by(|left, right| (left.place, left.key()).cmp(&(right.place, right.key())));
+    for (place, record) in (0..).zip(records) {
+        Arc::make_mut(record).place = place;
+    }
+    true
 }
 
 #[derive(Default)]

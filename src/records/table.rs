@@ -268,23 +268,18 @@ impl Table {
     /// An immutable snapshot, for a query with this filter: where only certain keys can match, their records are looked
     /// up here.
     pub fn view(&self, filter: &Filter, now: i64) -> View {
-        let keyed = filter.keys(&self.schema).map(|keys| {
-            keys.iter().filter_map(|key| self.get(key, now)).cloned().collect()
-        });
-        self.view_with(keyed, now)
+        match filter.keys(&self.schema) {
+            Some(keys) => {
+                self.whole(now).with_keyed(keys.iter().filter_map(|key| self.get(key, now)).cloned().collect())
+            }
+            None => self.whole(now),
+        }
     }
 
-    /// A snapshot, with the records of the only keys that can match.
-    pub(super) fn view_with(&self, keyed: Option<Vec<Arc<Record>>>, now: i64) -> View {
-        View {
-            schema: Arc::clone(&self.schema),
-            order: self.order.clone(),
-            indexes: self.indexes.clone(),
-            expiry: self.expiry.clone(),
-            revision: self.revision,
-            now,
-            keyed,
-        }
+    /// An immutable snapshot, for reads that depend on all of it.
+    pub fn whole(&self, now: i64) -> View {
+        let (order, indexes, expiry) = (self.order.clone(), self.indexes.clone(), self.expiry.clone());
+        View::new(Arc::clone(&self.schema), order, indexes, expiry, self.revision, now)
     }
 
     /// Makes a planned change, which must be of this table at this revision; cannot fail.
@@ -350,7 +345,7 @@ impl Table {
             self.expiry.insert((at, place.clone()), Arc::clone(record));
         }
         for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
-            index.insert(rule, &place, record);
+            index.insert(rule, &self.schema, record);
         }
         if let Some(positions) = &mut self.positions {
             positions.insert(record.place, Arc::clone(record));
@@ -367,7 +362,7 @@ impl Table {
             positions.remove(&record.place);
         }
         for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
-            index.remove(rule, &place, record);
+            index.remove(rule, &self.schema, record);
         }
         if let Some(at) = record.metadata.expires_at {
             self.expiry.remove(&(at, place));
@@ -382,7 +377,7 @@ impl Table {
             positions.insert(new.place, Arc::clone(new));
         }
         for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
-            index.replace(rule, &place, old, new);
+            index.replace(rule, &self.schema, old, new);
         }
         if let Some(at) = old.metadata.expires_at {
             self.expiry.remove(&(at, place.clone()));
@@ -423,7 +418,7 @@ impl Table {
         });
         table.expiry = expiring.collect();
         let rules = schema.indexes.iter();
-        table.indexes = rules.map(|rule| Index::build(rule, &schema, &records)).collect();
+        table.indexes = rules.map(|rule| Index::build(rule, &schema, records.iter())).collect();
         table.next_place = records.last().map_or(0, |record| record.place.saturating_add(1));
         if table.positions.is_some() {
             table.positions = Some(records.iter().map(|record| (record.place, Arc::clone(record))).collect());

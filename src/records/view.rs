@@ -20,6 +20,7 @@ use crate::records::query::{Direction, Explain, Origin, Page, Paged, Query};
 use crate::records::record::Record;
 use crate::records::schema::Schema;
 use crate::records::span::{Cut, NULL, Refs};
+use crate::records::table::Expiry;
 
 /// A bucket as it was at one revision: immutable, cheap to make and to clone, and independent of the bucket from then on.
 /// Records that have expired by its `now` are absent from every answer.
@@ -31,7 +32,7 @@ pub struct View {
     /// One per index of the schema.
     pub(super) indexes: Box<[Index]>,
     /// The records that expire ever, by when.
-    pub(super) expiry: OrdMap<(i64, Place), ()>,
+    pub(super) expiry: Expiry,
     pub(super) revision: u64,
     pub(super) now: i64,
     /// The records of the keys that the filter to be answered names, sorted by key; none where they were not looked up.
@@ -46,7 +47,7 @@ impl View {
         schema: Arc<Schema>,
         order: OrdMap<Place, Arc<Record>>,
         indexes: Box<[Index]>,
-        expiry: OrdMap<(i64, Place), ()>,
+        expiry: Expiry,
         revision: u64,
         now: i64,
     ) -> Self {
@@ -198,7 +199,7 @@ impl View {
     }
 
     fn has_expired(&self) -> bool {
-        self.expiry.get_min().is_some_and(|((at, _), ())| *at <= self.now)
+        self.expiry.get_min().is_some_and(|((at, _), _)| *at <= self.now)
     }
 
     fn live<'v>(&'v self, records: impl Iterator<Item = &'v Arc<Record>>) -> impl Iterator<Item = &'v Arc<Record>> {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 
 use crate::base::error::{Error, Result};
-use crate::base::value::{Key, Object, ValueError};
+use crate::base::value::{Key, Object, Value, ValueError};
 use crate::records::event::Cause;
 use crate::records::filter::Filter;
 use crate::records::index::Values;
 use crate::records::patch::Patch;
 use crate::records::query::Query;
 use crate::records::record::{Metadata, Record};
-use crate::records::schema::{Draws, Edited, Expiry, Fields, Schema};
+use crate::records::schema::{Changed, Draws, Fields, Schema};
 use crate::records::table::{Plan, Step, Steps, Table};
 use crate::records::write::{Upserted, Write, Written};
 
@@ -29,9 +29,9 @@ pub(super) struct Running {
 
 /// What a write changes of one record.
 #[derive(Debug)]
-pub(super) enum Edit<'a> {
+pub(super) enum Edit {
     Merge(Object),
-    Patch(&'a Patch),
+    Patch(Patch),
 }
 
 pub(super) fn check_input(input: &Object) -> Result<()> {
@@ -49,11 +49,7 @@ impl Schema {
         check_input(&input)?;
         let Fields { key, values, extra, expires_at } = self.fields_of_insert(input, running.next, draws)?;
         let now = draws.now;
-        let expires_at = match expires_at {
-            Expiry::Default => self.ttl_ms().map(|ttl| now.saturating_add(ttl)),
-            Expiry::Never => None,
-            Expiry::At(at) => Some(at),
-        };
+        let expires_at = expires_at.of_insert(now, self.ttl_ms());
         if let Some(number) = self.highest_number(&values, &key) {
             running.counter = running.counter.max(Some(number));
             running.next = running.next.max(number.checked_add(1)).filter(|_| number < i64::MAX);
@@ -65,19 +61,15 @@ impl Schema {
     }
 
     /// The next version of a record.
-    pub(super) fn edited_record(&self, old: &Record, edit: Edit<'_>, now: i64) -> Result<Arc<Record>> {
-        let Edited { values, extra, expires_at } = match edit {
+    pub(super) fn edited_record(&self, old: &Record, edit: Edit, now: i64) -> Result<Arc<Record>> {
+        let Changed { values, extra, expires_at } = match edit {
             Edit::Merge(changes) => {
                 check_input(&changes)?;
                 self.fields_of_update(old.values.clone(), old.extra.clone(), changes)?
             }
             Edit::Patch(patch) => self.fields_of_patch(old, patch)?,
         };
-        let expires_at = match expires_at {
-            Expiry::Default => old.metadata.expires_at,
-            Expiry::Never => None,
-            Expiry::At(at) => Some(at),
-        };
+        let expires_at = expires_at.of_update(old.metadata.expires_at);
         let metadata = Metadata {
             version: old.metadata.version.saturating_add(1),
             created_at: old.metadata.created_at,
@@ -157,7 +149,7 @@ impl Table {
                 self.plan_edit(old, Edit::Merge(changes), at, Written::Record)
             }
             Write::Patch(key, patch) => {
-                self.plan_edit(self.live(&key, at)?, Edit::Patch(&patch), at, Written::Record)
+                self.plan_edit(self.live(&key, at)?, Edit::Patch(patch), at, Written::Record)
             }
             Write::Delete(key) => match self.get(&key, at) {
                 Some(record) => {
@@ -216,7 +208,7 @@ impl Table {
     fn plan_edit(
         &self,
         old: &Arc<Record>,
-        edit: Edit<'_>,
+        edit: Edit,
         at: i64,
         written: impl FnOnce(Arc<Record>) -> Written,
     ) -> Result<Plan> {
@@ -294,7 +286,7 @@ impl Table {
             let (Step::Insert(record) | Step::Update { new: record, .. }) = step else { continue };
             for (position, rule) in self.schema.indexes.iter().enumerate().filter(|(_, rule)| rule.unique) {
                 let values = rule.values(record);
-                if values.has_null() {
+                if values.as_slice().iter().any(Value::is_null) {
                     continue;
                 }
                 if let Some(holder) = taken.insert((position, values), record) {

@@ -46,6 +46,11 @@ impl Key {
         &self.0
     }
 
+    /// The key as the value of its field, without a copy.
+    pub(crate) fn into_value(self) -> Value {
+        self.0
+    }
+
     /// The key that a value is, if its kind can be one: an Int, an integral Float, a String.
     pub fn from_value(value: Value) -> Option<Self> {
         match value {
