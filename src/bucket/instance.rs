@@ -9,7 +9,7 @@ use crate::base::name::{BucketName, Subject};
 use crate::bucket::message::{Applied, BucketStats, WriteRequest};
 use crate::bus::{Bus, Event, Publisher, Topic};
 use crate::persistence::BucketCell;
-use crate::records::{BucketEvent, Change, Changes, Commit, Draws, Plan, Remains, Table, Written};
+use crate::records::{BucketEvent, Change, Changes, Commit, Draws, Plan, Remains, Request, Table, Written};
 
 /// What the instances of a bucket share with their store.
 #[derive(Clone, Debug)]
@@ -159,10 +159,13 @@ impl Instance {
             let state = self.state()?;
             match id {
                 None => state.table.plan(write, &mut draws)?,
-                Some(id) => match state.table.repeated(&id, &write, draws.now)? {
-                    Some((written, revision)) => return Ok(Applied { written, revision: Some(revision) }),
-                    None => state.table.plan_request(id, write, &mut draws)?,
-                },
+                Some(id) => {
+                    let request = Request::new(&*id, &write)?;
+                    if let Some((written, revision)) = state.table.repeated(&request, &write, draws.now)? {
+                        return Ok(Applied { written, revision: Some(revision) });
+                    }
+                    state.table.plan(write, &mut draws)?.with_request(request)
+                }
             }
         };
         self.commit(plan)

@@ -21,12 +21,15 @@ pub struct BucketSnapshot {
     pub counter: i64,
     /// All records, in any order; their places order them.
     pub records: Vec<Arc<Record>>,
+    /// The requests that the bucket remembers, from the oldest to the newest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<Request>,
 }
 
 impl BucketSnapshot {
     /// Puts a bucket together, as a loading adapter does.
     pub fn new(schema_version: u32, revision: u64, counter: i64, records: Vec<Arc<Record>>) -> Self {
-        Self { schema_version, revision, counter, records }
+        Self { schema_version, revision, counter, records, requests: Vec::new() }
     }
 
     /// Brings the snapshot up to date with a change, as any adapter's stored state must be by it. An adapter that keeps
@@ -51,6 +54,9 @@ impl BucketSnapshot {
                 // What is left is new; the order of the delta is kept.
                 let new = delta.upserts.iter().filter(|record| upserts.contains_key(record.key()));
                 self.records.extend(new.cloned());
+                self.requests.extend(delta.requests.iter().cloned());
+                let beyond = self.requests.len().saturating_sub(delta.request_window);
+                self.requests.drain(..beyond);
                 self.counter = delta.counter;
                 self.revision = delta.revision;
                 self.schema_version = delta.schema_version;
@@ -85,6 +91,17 @@ pub struct BucketDelta {
     pub revision: u64,
     /// The schema version that the stored bucket has from then on.
     pub schema_version: u32,
+    /// Requests that were applied since, to be stored after those that are stored already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<Request>,
+    /// How many requests the bucket remembers: older ones may be deleted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub request_window: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_zero(window: &usize) -> bool {
+    *window == 0
 }
 
 impl BucketChange {

@@ -11,6 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::value::{Key, Object, Value};
 use crate::records::conflict::{Overtaken, ReadSet};
 use crate::records::event::Cause;
+use crate::records::field::Generated;
 use crate::records::filter::Filter;
 use crate::records::query::Query;
 use crate::records::record::Record;
@@ -145,13 +146,12 @@ impl Draft {
     }
 
     fn overlay(&self, mut view: View) -> View {
-        for staged in self.staged.values() {
-            if let Some(base) = &staged.base {
-                view.take(base);
-            }
-            if let Some(state) = &staged.state {
-                view.put(state);
-            }
+        // All that go before all that come: a value may be handed over from one record to another.
+        for base in self.staged.values().filter_map(|staged| staged.base.as_ref()) {
+            view.take(base);
+        }
+        for state in self.staged.values().filter_map(|staged| staged.state.as_ref()) {
+            view.put(state);
         }
         view
     }
@@ -329,11 +329,36 @@ impl Draft {
 impl Schema {
     /// Whether an insert of this input draws an autoincrement number.
     pub(super) fn wants_number(&self, input: &Object) -> bool {
-        use crate::records::field::Generated;
-        let asks = |field: &&crate::records::schema::NamedField| {
-            field.rule.generated == Some(Generated::Autoincrement)
-                && input.get(&field.name).is_none_or(Value::is_null)
-        };
-        self.autoincrements && self.fields.iter().find(asks).is_some()
+        self.autoincrements
+            && self.fields.iter().any(|field| {
+                field.rule.generated == Some(Generated::Autoincrement)
+                    && input.get(&field.name).is_none_or(Value::is_null)
+            })
+    }
+}
+
+impl View {
+    /// Shows the bucket without a record.
+    fn take(&mut self, record: &Record) {
+        let place = self.schema.place_of(record);
+        self.order.remove(&place);
+        for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
+            index.remove(rule, &self.schema, record);
+        }
+        if let Some(at) = record.metadata.expires_at {
+            self.expiry.remove(&(at, place));
+        }
+    }
+
+    /// Shows the bucket with a record.
+    fn put(&mut self, record: &Arc<Record>) {
+        let place = self.schema.place_of(record);
+        for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
+            index.insert(rule, &self.schema, record);
+        }
+        if let Some(at) = record.metadata.expires_at {
+            self.expiry.insert((at, place.clone()), Arc::clone(record));
+        }
+        self.order.insert(place, Arc::clone(record));
     }
 }

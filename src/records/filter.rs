@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::ops::Bound;
 
+use serde::Serialize;
+
 use crate::base::error::{Error, Result};
 use crate::base::value::{Key, Object, Value};
 use crate::records::matcher::Matcher;
@@ -33,7 +35,7 @@ const MAX_KEYS: usize = 4_096;
 /// let busy = Filter::gt("logins", 10).or(Filter::prefix("name", "Al")).and(Filter::is_null("left_at"));
 /// assert_ne!(busy, admins.not());
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[must_use]
 pub struct Filter {
     pub(super) node: Node,
@@ -41,7 +43,7 @@ pub struct Filter {
     depth: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) enum Node {
     Eq(String, Value),
     /// The list is sorted and has nothing twice.

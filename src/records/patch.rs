@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::base::error::{Error, Issue, IssueCode, Result};
 use crate::base::value::{MAX_BYTES, MAX_DEPTH, Object, Text, Value};
 use crate::records::check::{Findings, check_numbers, is_too_deep};
@@ -23,13 +25,13 @@ use crate::records::schema::{Changed, Expiry, Schema};
 /// let seen = Patch::new().set("address.city", "Brno").unset("nick").increment("visits", 1).push("tags", "new");
 /// assert_eq!(seen.len(), 4);
 /// ```
-#[derive(Clone, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize)]
 #[must_use]
 pub struct Patch {
     operations: Vec<(Text, Operation)>,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
 enum Operation {
     Set(Value),
     Unset,

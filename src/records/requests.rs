@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::error::{Error, Result};
 use crate::base::value::Key;
-use crate::records::write::Written;
+use crate::records::write::{Upserted, Write, Written};
 
 /// Most bytes of a request id.
 pub const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -24,6 +24,8 @@ pub struct Request {
     pub keys: Vec<Key>,
     /// How many records it removed.
     pub removed: u64,
+    /// Whether it was an upsert of a key that was free.
+    pub inserted: bool,
     /// The revision that it made.
     pub revision: u64,
 }
@@ -33,12 +35,21 @@ impl Request {
     ///
     /// # Errors
     /// `InvalidArgument` if the id is empty or longer than 128 bytes.
-    pub fn new(id: impl Into<String>, fingerprint: u64) -> Result<Self> {
+    pub fn new(id: impl Into<String>, write: &Write) -> Result<Self> {
         let id = id.into();
+        let fingerprint = write.fingerprint();
         if id.is_empty() || id.len() > MAX_REQUEST_ID_BYTES {
             return Err(Error::invalid_argument("a request id has 1 to 128 bytes"));
         }
-        Ok(Self { id, fingerprint, keys: Vec::new(), removed: 0, revision: 0 })
+        Ok(Self { id, fingerprint, keys: Vec::new(), removed: 0, inserted: false, revision: 0 })
+    }
+}
+
+impl Write {
+    /// Tells this write from others, now and in later processes: FarmHash's fingerprint of its stored form.
+    fn fingerprint(&self) -> u64 {
+        // Written into memory, where nothing can fail; whatever could not be written would be equal to nothing.
+        farmhash::fingerprint64(&rmp_serde::to_vec(self).unwrap_or_default())
     }
 }
 
@@ -66,6 +77,7 @@ impl Requests {
     pub(super) fn note(&mut self, mut request: Request, written: &Written, revision: u64) -> Request {
         request.keys = written.records().iter().map(|record| record.key().clone()).collect();
         request.removed = written.gone() as u64;
+        request.inserted = matches!(written, Written::Upserted(Upserted::Inserted(_)));
         request.revision = revision;
         self.push(request.clone());
         request

@@ -17,7 +17,7 @@ use crate::records::record::Record;
 use crate::records::requests::{Request, Requests};
 use crate::records::schema::Schema;
 use crate::records::view::View;
-use crate::records::write::Written;
+use crate::records::write::{Upserted, Write, Written};
 
 /// A write that has passed every check and changes a table at its revision.
 #[derive(Debug)]
@@ -69,6 +69,16 @@ impl Plan {
     /// A plan that changes nothing.
     pub(super) fn nothing(at: i64, written: Written) -> Self {
         Self { at, steps: Steps::Many(Vec::new()), counter: None, written, request: None }
+    }
+
+    /// Whether it changes anything: what changes nothing is no commit.
+    pub fn changes_something(&self) -> bool {
+        !self.steps.as_slice().is_empty()
+    }
+
+    /// The same plan, to be remembered under a request's id.
+    pub fn with_request(self, request: Request) -> Self {
+        Self { request: Some(request), ..self }
     }
 
     /// What the write is answered.
@@ -247,6 +257,33 @@ impl Table {
     /// The next autoincrement number; none where they are used up.
     pub(super) fn next_number(&self) -> Option<i64> {
         self.counter.max(self.reserved).checked_add(1)
+    }
+
+    /// What a write is answered that was applied before under this id: the records of the same keys as they are now, and
+    /// the revision that it made. None where the bucket knows no such write.
+    ///
+    /// # Errors
+    /// `RequestIdReused` where it was another write, `AlreadyApplied` where a record of it is gone.
+    pub fn repeated(&self, request: &Request, write: &Write, now: i64) -> Result<Option<(Written, u64)>> {
+        let Some(applied) = self.requests.get(&request.id) else { return Ok(None) };
+        if applied.fingerprint != request.fingerprint {
+            return Err(Error::RequestIdReused { bucket: self.schema.bucket.clone() });
+        }
+        let gone = || Error::AlreadyApplied { keys: applied.keys.clone(), revision: applied.revision };
+        let records: Option<Vec<_>> = applied.keys.iter().map(|key| self.get(key, now).cloned()).collect();
+        let records = records.ok_or_else(gone)?;
+        let first = || records.first().cloned().ok_or_else(gone);
+        let written = match write {
+            Write::Insert(_) | Write::Update(..) | Write::UpdateIf(..) | Write::Patch(..) => Written::Record(first()?),
+            Write::InsertMany(_) => Written::Records(records),
+            Write::Upsert(_) if applied.inserted => Written::Upserted(Upserted::Inserted(first()?)),
+            Write::Upsert(_) => Written::Upserted(Upserted::Updated(first()?)),
+            Write::Delete(_) => Written::Deleted(applied.removed > 0),
+            Write::DeleteMany(_) | Write::Clear => {
+                Written::Count(usize::try_from(applied.removed).unwrap_or(usize::MAX))
+            }
+        };
+        Ok(Some((written, applied.revision)))
     }
 
     /// Gives out the next autoincrement numbers, ahead of a commit that may never come; answers the first of them.

@@ -63,6 +63,11 @@ impl View {
         self
     }
 
+    /// Whether an answer takes little time: it comes from a bucket of fewer records than this, or from few keys.
+    pub(crate) fn is_short(&self, records: usize) -> bool {
+        self.order.len() < records || self.keyed.as_ref().is_some_and(|keyed| keyed.len() < records)
+    }
+
     /// The revision that is answered from.
     pub fn revision(&self) -> u64 {
         self.revision

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::base::value::{Key, Object};
+use serde::{Serialize, Serializer};
+
+use crate::base::value::{Key, Object, Value};
 use crate::records::filter::Filter;
 use crate::records::patch::Patch;
 use crate::records::record::Record;
@@ -45,6 +47,24 @@ impl Write {
             Self::Delete(_) => "delete",
             Self::DeleteMany(_) => "delete_many",
             Self::Clear => "clear",
+        }
+    }
+}
+
+/// Its name and its arguments, all of them stored as values are.
+impl Serialize for Write {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = self.name();
+        let value = |object: &Object| Value::Object(object.clone());
+        match self {
+            Self::Insert(data) | Self::Upsert(data) => (name, value(data)).serialize(serializer),
+            Self::InsertMany(list) => (name, list.iter().map(value).collect::<Vec<_>>()).serialize(serializer),
+            Self::Update(key, changes) => (name, key, value(changes)).serialize(serializer),
+            Self::UpdateIf(key, version, changes) => (name, key, version, value(changes)).serialize(serializer),
+            Self::Patch(key, patch) => (name, key, patch).serialize(serializer),
+            Self::Delete(key) => (name, key).serialize(serializer),
+            Self::DeleteMany(filter) => (name, filter).serialize(serializer),
+            Self::Clear => name.serialize(serializer),
         }
     }
 }
