@@ -15,6 +15,7 @@ mod definition;
 mod event;
 mod filter;
 mod index;
+mod packed;
 mod place;
 mod record;
 mod restore;
@@ -29,3 +30,6 @@ pub use record::{Layout, METADATA, Metadata, Record};
 pub use restore::Restored;
 pub use schema::{Draws, Schema};
 pub use table::{Commit, Plan, Remains, Table, Write, Written};
+
+#[cfg(feature = "redb")]
+pub(crate) use packed::Unpacker;
