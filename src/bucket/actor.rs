@@ -70,16 +70,14 @@ impl BucketState {
             return Ok(Applied { written: commit.written, revision: None });
         };
         let (revision, at) = (commit.revision, commit.at);
-        if let Some(cell) = &self.cell {
-            cell.note(&change, self.table.counter(), revision);
-        }
+        let noted = self.cell.as_ref().map(|cell| cell.note(&change, self.table.counter(), revision));
         self.revision.store(revision, Ordering::Relaxed);
         let (subject, persistent) = (&self.subject, self.cell.is_some());
         let bucket = self.table.schema().bucket();
         let publisher = self.topics.of(&change);
         let topic = publisher.topic().clone();
         publisher.publish_with(|| {
-            let bytes = change.estimated_bytes();
+            let bytes = noted.unwrap_or_else(|| change.estimated_bytes());
             let event = BucketEvent::single(bucket.clone(), revision, at, change);
             Event::new(topic, Some(subject.clone()), revision, bytes, persistent, Arc::new(event))
         });

@@ -53,6 +53,8 @@ struct BucketState {
     captured: Option<Arc<ChangeSet>>,
     /// Written, but not synced.
     handed: Option<ChangeSet>,
+    /// How many keys the last capture had: there will be about as many in the next one.
+    usual: usize,
     /// Where the bucket stands.
     revision: u64,
     counter: i64,
@@ -60,6 +62,9 @@ struct BucketState {
     /// Everything, for adapters that are only ever given whole buckets.
     mirror: Option<HashMap<Key, Arc<Record>>>,
 }
+
+/// No more room than for so many keys is made before there are any.
+const MOST_USUAL: usize = 1 << 15;
 
 /// Which of the two a bucket's adapter is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +86,7 @@ impl BucketCell {
             waiting: None,
             captured: None,
             handed: None,
+            usual: 0,
             revision: 0,
             counter: 0,
             schema_version,
@@ -111,12 +117,14 @@ impl BucketCell {
         state.waiting = Some(ChangeSet::replacing(snapshot));
     }
 
-    /// Notes a commit of the bucket. Called in the bucket's turn; O(1) but for a clear, which frees what it hides.
-    pub(crate) fn note(&self, change: &Change, counter: i64, revision: u64) {
+    /// Notes a commit of the bucket and answers the estimated bytes of the change. Called in the bucket's turn; O(1) but
+    /// for a clear, which frees what it hides.
+    pub(crate) fn note(&self, change: &Change, counter: i64, revision: u64) -> usize {
         let mut state = self.state();
-        let BucketState { waiting, schema_version, mirror, .. } = &mut *state;
-        let changes = waiting.get_or_insert_with(|| ChangeSet::new(counter, revision, *schema_version));
-        changes.note(change, counter, revision);
+        let BucketState { waiting, schema_version, mirror, usual, .. } = &mut *state;
+        let changes =
+            waiting.get_or_insert_with(|| ChangeSet::new(counter, revision, *schema_version).with_room_for(*usual));
+        let bytes = changes.note(change, counter, revision);
         match (mirror, change) {
             (None, _) => {}
             (Some(mirror), Change::Inserted { record } | Change::Updated { new: record, .. }) => {
@@ -129,6 +137,7 @@ impl BucketCell {
         }
         state.revision = revision;
         state.counter = counter;
+        bytes
     }
 
     /// What is unsaved, in flight or only handed over, as one change over what is stored; taken before a load, so that
@@ -160,6 +169,7 @@ impl Cell for BucketCell {
             return Captured { revision: state.revision, bytes: 0, saves: Vec::new() };
         };
         let (revision, bytes) = (changes.revision(), changes.bytes());
+        state.usual = changes.len().min(MOST_USUAL);
         let whole = state.mirror.as_ref().map(|mirror| {
             let records = mirror.values().cloned().collect();
             BucketChange::Full(BucketSnapshot::new(state.schema_version, state.revision, state.counter, records))

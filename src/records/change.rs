@@ -130,6 +130,17 @@ impl ChangeSet {
         Self { counter, revision, schema_version, ..Self::default() }
     }
 
+    /// Makes room for about as many keys as there were the last time; what they turn out to be is as before.
+    pub(crate) fn with_room_for(mut self, keys: usize) -> Self {
+        self.entries.reserve(keys);
+        self
+    }
+
+    /// How many keys it says something of.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// A set that replaces all that is stored.
     pub fn replacing(snapshot: BucketSnapshot) -> Self {
         let mut set = Self::new(snapshot.counter, snapshot.revision, snapshot.schema_version);
@@ -141,20 +152,31 @@ impl ChangeSet {
         set
     }
 
-    /// Notes one change of a commit, and where the bucket stands after it.
-    pub fn note(&mut self, change: &Change, counter: i64, revision: u64) {
+    /// Notes one change of a commit, and where the bucket stands after it. Answers [`Change::estimated_bytes`], which it
+    /// has to count anyway.
+    pub fn note(&mut self, change: &Change, counter: i64, revision: u64) -> usize {
+        let bytes = change.estimated_bytes();
         match change {
-            Change::Inserted { record } | Change::Updated { new: record, .. } => self.upsert(Arc::clone(record)),
+            Change::Inserted { record } | Change::Updated { new: record, .. } => {
+                self.upsert_of(Arc::clone(record), bytes);
+            }
             Change::Deleted { record } => self.delete(record.key().clone()),
             Change::Cleared { .. } => self.clear(),
         }
         self.counter = counter;
         self.revision = revision;
+        bytes
     }
 
     /// Notes the record's newest state.
     pub fn upsert(&mut self, record: Arc<Record>) {
-        self.bytes += record.estimated_bytes();
+        let bytes = record.estimated_bytes();
+        self.upsert_of(record, bytes);
+    }
+
+    /// Notes the newest state of a record of so many bytes.
+    fn upsert_of(&mut self, record: Arc<Record>, bytes: usize) {
+        self.bytes += bytes;
         if let Some(Some(old)) = self.entries.insert(record.key().clone(), Some(record)) {
             self.bytes -= old.estimated_bytes();
         }

@@ -118,10 +118,10 @@ impl Unpacker {
         let mut values = Vec::with_capacity(names.len());
         let mut left = names.iter();
         for _ in 0..count {
-            let name = reader.text()?;
+            let name = reader.text_bytes()?;
             loop {
                 let Some(next) = left.next() else { return Some(Known::Other) };
-                if next == name {
+                if next.as_bytes() == name {
                     values.push(Some(reader.value()?));
                     break;
                 }

@@ -186,12 +186,12 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn text_of(&mut self, length: usize) -> Option<&'a str> {
-        std::str::from_utf8(self.take(length)?).ok()
+    fn text_behind(&mut self, head: u8) -> Option<&'a str> {
+        std::str::from_utf8(self.text_bytes_behind(head)?).ok()
     }
 
     #[inline]
-    fn text_behind(&mut self, head: u8) -> Option<&'a str> {
+    fn text_bytes_behind(&mut self, head: u8) -> Option<&'a [u8]> {
         let length = match head {
             0xa0..=0xbf => usize::from(head & 0x1f),
             0xd9 => self.length::<1>()?,
@@ -199,7 +199,7 @@ impl<'a> Reader<'a> {
             0xdb => self.length::<4>()?,
             _ => return None,
         };
-        self.text_of(length)
+        self.take(length)
     }
 
     #[inline]
@@ -231,6 +231,13 @@ impl<'a> Reader<'a> {
     pub(crate) fn text(&mut self) -> Option<&'a str> {
         let head = self.head()?;
         self.text_behind(head)
+    }
+
+    /// The bytes of a text, to compare them with those of one: they need not be UTF-8.
+    #[inline]
+    pub(crate) fn text_bytes(&mut self) -> Option<&'a [u8]> {
+        let head = self.head()?;
+        self.text_bytes_behind(head)
     }
 
     /// A number without sign.
