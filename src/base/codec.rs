@@ -47,26 +47,82 @@ pub enum CodecError {
     Body(String),
 }
 
-fn checksum(context: &[u8], version: u8, body: &[u8]) -> u32 {
-    let length = u32::try_from(context.len()).unwrap_or(u32::MAX);
-    let crc = crc32c::crc32c(&length.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc, context);
-    let crc = crc32c::crc32c_append(crc, &[version]);
-    crc32c::crc32c_append(crc, body)
+/// The part of a checksum that a context makes up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filed(u32);
+
+impl Filed {
+    fn under(context: &[u8]) -> Self {
+        Self(crc32c::crc32c_append(length_of(context.len()), context))
+    }
+
+    fn checksum(self, version: u8, body: &[u8]) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c_append(self.0, &[version]), body)
+    }
+}
+
+/// What the length of a context makes up.
+fn length_of(context: usize) -> u32 {
+    crc32c::crc32c(&u32::try_from(context).unwrap_or(u32::MAX).to_le_bytes())
+}
+
+/// Contexts that begin alike. What that makes up of a checksum is kept for as long as their length stays the same.
+#[derive(Debug)]
+pub(crate) struct Contexts {
+    beginning: Vec<u8>,
+    /// Length of the last end, and what its length and the beginning make up.
+    last: Option<(usize, u32)>,
+}
+
+impl Contexts {
+    pub(crate) fn new(beginning: Vec<u8>) -> Self {
+        Self { beginning, last: None }
+    }
+
+    /// What the context that ends so makes up.
+    pub(crate) fn ending(&mut self, end: &[u8]) -> Filed {
+        let begun = match self.last {
+            Some((length, begun)) if length == end.len() => begun,
+            _ => crc32c::crc32c_append(length_of(self.beginning.len() + end.len()), &self.beginning),
+        };
+        self.last = Some((end.len(), begun));
+        Filed(crc32c::crc32c_append(begun, end))
+    }
 }
 
 /// Wraps `value` for storing under `context`.
 ///
 /// # Errors
-/// `Body` if the value refuses to be serialized.
+/// `Body` with what the type says when it cannot be serialized.
 pub fn encode<T: Serialize + ?Sized>(format: Format, context: &[u8], value: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::with_capacity(192);
-    bytes.extend_from_slice(&[format.version, 0, 0, 0, 0]);
-    let mut serializer = rmp_serde::Serializer::new(&mut bytes).with_struct_map();
-    value.serialize(&mut serializer).map_err(|error| CodecError::Body(error.to_string()))?;
-    let crc = checksum(context, format.version, &bytes[HEADER..]);
-    bytes[1..HEADER].copy_from_slice(&crc.to_le_bytes());
+    let body = |bytes: &mut Vec<u8>| serialize(value, bytes);
+    encode_into(format, Filed::under(context), &mut bytes, body)?;
     Ok(bytes)
+}
+
+/// Appends MessagePack with field names.
+///
+/// # Errors
+/// `Body` with what the type says when it cannot be serialized.
+pub(crate) fn serialize<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+    let mut serializer = rmp_serde::Serializer::new(bytes).with_struct_map();
+    value.serialize(&mut serializer).map_err(|error| CodecError::Body(error.to_string()))
+}
+
+/// Replaces what is in `bytes` by an envelope around what `body` appends.
+pub(crate) fn encode_into<E>(
+    format: Format,
+    filed: Filed,
+    bytes: &mut Vec<u8>,
+    body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    bytes.clear();
+    bytes.extend_from_slice(&[format.version, 0, 0, 0, 0]);
+    body(bytes)?;
+    let crc = filed.checksum(format.version, &bytes[HEADER..]);
+    bytes[1..HEADER].copy_from_slice(&crc.to_le_bytes());
+    Ok(())
 }
 
 /// The body of what was stored under `context`, once its envelope is found intact.
@@ -74,11 +130,16 @@ pub fn encode<T: Serialize + ?Sized>(format: Format, context: &[u8], value: &T) 
 /// # Errors
 /// `TooShort`, `Version` or `Checksum`.
 pub fn open<'a>(format: Format, context: &[u8], bytes: &'a [u8]) -> Result<&'a [u8], CodecError> {
+    open_filed(format, Filed::under(context), bytes)
+}
+
+/// The body of what was stored, once its envelope is found intact.
+pub(crate) fn open_filed(format: Format, filed: Filed, bytes: &[u8]) -> Result<&[u8], CodecError> {
     let Some((header, body)) = bytes.split_first_chunk::<HEADER>() else {
         return Err(CodecError::TooShort(bytes.len()));
     };
     let [version, crc @ ..] = *header;
-    let intact = u32::from_le_bytes(crc) == checksum(context, version, body);
+    let intact = u32::from_le_bytes(crc) == filed.checksum(version, body);
     if version != format.version {
         // A damaged version byte is damage, not a later version: that one would carry a matching checksum.
         return Err(if intact {
@@ -102,7 +163,15 @@ pub fn stored_checksum(bytes: &[u8]) -> Option<u32> {
 /// Each fault of the bytes by its name; the version is looked at before the checksum, so that bytes of a later version
 /// are told as such.
 pub fn decode<T: DeserializeOwned>(format: Format, context: &[u8], bytes: &[u8]) -> Result<T, CodecError> {
-    let mut deserializer = rmp_serde::Deserializer::from_read_ref(open(format, context, bytes)?);
+    deserialize(open(format, context, bytes)?)
+}
+
+/// Reads MessagePack.
+///
+/// # Errors
+/// `Body` with what the type says.
+pub(crate) fn deserialize<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
     T::deserialize(&mut deserializer).map_err(|error| CodecError::Body(error.to_string()))
 }
 
@@ -179,6 +248,21 @@ mod tests {
         let bytes = encode(FORMAT, b"key", &("a", 1_u8)).unwrap();
         assert_eq!(decode::<(String, u8)>(FORMAT, b"key", &bytes).unwrap(), ("a".to_owned(), 1));
         assert_eq!(decode::<(String, u8)>(FORMAT, b"other", &bytes), Err(CodecError::Checksum));
+    }
+
+    #[test]
+    fn contexts_that_begin_alike_are_summed_up_as_if_they_stood_alone() {
+        let mut contexts = Contexts::new(b"table\0".to_vec());
+        for end in [&b"a"[..], b"b", b"", b"longer", b"the long one", b"c", b"d"] {
+            let context = [&b"table\0"[..], end].concat();
+            assert_eq!(contexts.ending(end).0, Filed::under(&context).0);
+            let crc = crc32c::crc32c(&[&length(&context)[..], &context, &[1], b"body"].concat());
+            assert_eq!(contexts.ending(end).checksum(1, b"body"), crc, "as documented");
+        }
+    }
+
+    fn length(context: &[u8]) -> [u8; 4] {
+        u32::try_from(context.len()).unwrap().to_le_bytes()
     }
 
     #[test]

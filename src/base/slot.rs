@@ -1,5 +1,7 @@
 //! Where handles find an actor, whichever one it is at the moment: actors die and are replaced, handles stay.
 
+use std::time::Duration;
+
 use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
@@ -185,8 +187,9 @@ impl<M: Message, S: Clone> Slot<M, S> {
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         message: impl FnOnce(RpcReplyPort<T>) -> M,
-        deadline: Instant,
+        timeout: Duration,
     ) -> Result<Option<T>> {
+        let deadline = Instant::now() + timeout;
         let mut outcome = Outcome::NotApplied;
         let call = async {
             // The semaphore is never closed.
@@ -216,10 +219,10 @@ impl<M: Message, S: Clone> Slot<M, S> {
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         mut message: impl FnMut(RpcReplyPort<Result<T>>) -> M,
-        deadline: Instant,
+        timeout: Duration,
     ) -> Result<T> {
         loop {
-            if let Some(answer) = self.call(&mut message, deadline).await? {
+            if let Some(answer) = self.call(&mut message, timeout).await? {
                 return answer;
             }
         }

@@ -61,6 +61,8 @@ pub(crate) struct News {
     changes: Changes,
     revision: u64,
     at: i64,
+    /// Estimated bytes of all changes together, where they had to be counted anyway.
+    noted: Option<usize>,
     remains: Option<Remains>,
 }
 
@@ -196,7 +198,7 @@ impl Instance {
 
     /// Tells subscribers of a commit. Called by who has the turn, so that events come in the order of commits.
     pub(crate) fn tell(&self, news: News, commit: u64) {
-        let News { changes, revision, at, remains } = news;
+        let News { changes, revision, at, noted, remains } = news;
         let count = changes.as_slice().len();
         // Subscribers' panics are caught behind it.
         let mut speaker = self.speaker.lock().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +206,7 @@ impl Instance {
             let publisher = speaker.of(&change);
             let topic = publisher.topic().clone();
             publisher.publish_with(|| {
-                let bytes = change.estimated_bytes();
+                let bytes = noted.filter(|_| count == 1).unwrap_or_else(|| change.estimated_bytes());
                 let event = BucketEvent { bucket: self.name.clone(), revision, commit, at, index, count, change };
                 let persistent = self.around.cell.is_some();
                 Event::new(topic, Some(self.subject.clone()), revision, bytes, persistent, Arc::new(event))
@@ -269,11 +271,11 @@ impl Writing<'_> {
             return (written, None);
         }
         let around = &self.instance.around;
-        if let Some(cell) = &around.cell {
+        let noted = around.cell.as_ref().map(|cell| {
             // Under the table's lock, so that nothing is noted once the instance is retired.
-            cell.note(changes.as_slice(), request, table.counter(), revision);
-        }
+            cell.note(changes.as_slice(), request, table.counter(), revision, table.schema().request_window())
+        });
         around.revision.store(revision, Ordering::Relaxed);
-        (written, Some(News { changes, revision, at, remains }))
+        (written, Some(News { changes, revision, at, noted, remains }))
     }
 }

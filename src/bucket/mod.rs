@@ -1,16 +1,32 @@
 //! Buckets as actors. Rank 3: uses `base`, `bus`, `records`, `persistence`.
 //!
 //! Invariants: a write is checked, applied, noted as unsaved and published in one turn without an await, so that a kill
-//! never finds it half done; its answer comes after all of that; neither a refused write nor a dropped caller stops the
-//! actor.
+//! never finds it half done; its answer comes after all of that; neither a refused write, nor a panic in user code, nor a
+//! dropped caller stops the actor. Reads take no turn: they run in the caller's task, on an immutable snapshot. A
+//! transaction over several buckets has all of their turns at once, and is applied in one stretch.
 //!
-//! `handle` has [`Bucket`] and [`TypedBucket`], `message` what the actor is told, `actor` the actor.
+//! `handle` has [`Bucket`], `typed` [`TypedBucket`], `message` what the actor is told, `actor` the actor, `instance` the
+//! table that actor and readers share, `directory` where a name leads; `transaction` has transactions, `part` what they
+//! see of a bucket, `hold` how they take turns; `reads` is what a live query remembers of its reads.
 
 mod actor;
+mod directory;
 mod handle;
+mod hold;
+mod instance;
 mod message;
+mod part;
+mod reads;
+mod transaction;
+mod typed;
 
-pub use handle::{Bucket, DEFAULT_TIMEOUT, TypedBucket};
-pub use message::{Applied, BucketMessage, BucketStats};
+pub use handle::{Bucket, DEFAULT_TIMEOUT};
+pub use hold::Hold;
+pub use message::{Applied, BucketMessage, BucketStats, WriteRequest};
+pub use part::TransactionBucket;
+pub use transaction::{Retry, Transaction, TransactionBuilder};
+pub use typed::{TypedBucket, TypedPage};
 
-pub(crate) use actor::{BucketActor, BucketStart};
+pub(crate) use actor::BucketActor;
+pub(crate) use directory::{Address, Directory};
+pub(crate) use instance::{Instance, Surroundings};

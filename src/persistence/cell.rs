@@ -1,6 +1,7 @@
 //! What is unsaved of a bucket or channel, kept beside its actor: the persister captures it without a message, and it
 //! survives the actor's death.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +10,7 @@ use hashbrown::HashMap;
 use crate::base::name::{BucketName, Subject};
 use crate::base::value::Key;
 use crate::persistence::port::Save;
-use crate::records::{BucketChange, BucketSnapshot, Change, ChangeSet, Record, Table};
+use crate::records::{BucketChange, BucketSnapshot, Change, ChangeSet, Record, Request, Table};
 
 /// What the persister needs of a subject. Its methods are called by the persister alone, in this order: `capture`, then
 /// one of `saved`, `handed` and `restore`; `saved` and `restore` also end what was handed over earlier.
@@ -53,13 +54,20 @@ struct BucketState {
     captured: Option<Arc<ChangeSet>>,
     /// Written, but not synced.
     handed: Option<ChangeSet>,
+    /// How many keys the last capture had: there will be about as many in the next one.
+    usual: usize,
     /// Where the bucket stands.
     revision: u64,
     counter: i64,
     schema_version: u32,
     /// Everything, for adapters that are only ever given whole buckets.
     mirror: Option<HashMap<Key, Arc<Record>>>,
+    /// The requests that the bucket remembers, where there is a mirror.
+    requests: VecDeque<Request>,
 }
+
+/// No more room than for so many keys is made before there are any.
+const MOST_USUAL: usize = 1 << 15;
 
 /// Which of the two a bucket's adapter is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,10 +89,12 @@ impl BucketCell {
             waiting: None,
             captured: None,
             handed: None,
+            usual: 0,
             revision: 0,
             counter: 0,
             schema_version,
             mirror,
+            requests: VecDeque::new(),
         };
         Self { subject: Subject::Bucket(name.clone()), name, state: Mutex::new(state) }
     }
@@ -100,6 +110,7 @@ impl BucketCell {
         state.revision = table.revision();
         state.counter = table.counter();
         state.mirror(table.all());
+        state.requests = table.requests().cloned().collect();
     }
 
     /// The stored form is to be replaced by this.
@@ -108,27 +119,50 @@ impl BucketCell {
         state.revision = snapshot.revision;
         state.counter = snapshot.counter;
         state.mirror(snapshot.records.iter());
+        state.requests = snapshot.requests.iter().cloned().collect();
         state.waiting = Some(ChangeSet::replacing(snapshot));
     }
 
-    /// Notes a commit of the bucket. Called in the bucket's turn; O(1) but for a clear, which frees what it hides.
-    pub(crate) fn note(&self, change: &Change, counter: i64, revision: u64) {
+    /// Notes a commit of the bucket, whole, and answers the estimated bytes of what changed. Called in the bucket's turn;
+    /// O(1) per change but for a clear, which frees what it hides.
+    pub(crate) fn note(
+        &self,
+        changed: &[Change],
+        request: Option<Request>,
+        counter: i64,
+        revision: u64,
+        request_window: usize,
+    ) -> usize {
         let mut state = self.state();
-        let BucketState { waiting, schema_version, mirror, .. } = &mut *state;
-        let changes = waiting.get_or_insert_with(|| ChangeSet::new(counter, revision, *schema_version));
-        changes.note(change, counter, revision);
-        match (mirror, change) {
-            (None, _) => {}
-            (Some(mirror), Change::Inserted { record } | Change::Updated { new: record, .. }) => {
-                mirror.insert(record.key().clone(), Arc::clone(record));
+        let BucketState { waiting, schema_version, mirror, usual, requests, .. } = &mut *state;
+        let changes =
+            waiting.get_or_insert_with(|| ChangeSet::new(counter, revision, *schema_version).with_room_for(*usual));
+        let mut bytes = 0;
+        for change in changed {
+            bytes += changes.note(change, counter, revision);
+            match (&mut *mirror, change) {
+                (None, _) => {}
+                (Some(mirror), Change::Inserted { record } | Change::Updated { new: record, .. }) => {
+                    mirror.insert(record.key().clone(), Arc::clone(record));
+                }
+                (Some(mirror), Change::Deleted { record, .. }) => {
+                    mirror.remove(record.key());
+                }
+                (Some(mirror), Change::Cleared { .. }) => mirror.clear(),
             }
-            (Some(mirror), Change::Deleted { record, .. }) => {
-                mirror.remove(record.key());
+        }
+        if let Some(request) = request {
+            if mirror.is_some() {
+                requests.push_back(request.clone());
+                while requests.len() > request_window {
+                    requests.pop_front();
+                }
             }
-            (Some(mirror), Change::Cleared { .. }) => mirror.clear(),
+            changes.note_request(request, request_window);
         }
         state.revision = revision;
         state.counter = counter;
+        bytes
     }
 
     /// What is unsaved, in flight or only handed over, as one change over what is stored; taken before a load, so that
@@ -160,9 +194,12 @@ impl Cell for BucketCell {
             return Captured { revision: state.revision, bytes: 0, saves: Vec::new() };
         };
         let (revision, bytes) = (changes.revision(), changes.bytes());
+        state.usual = changes.len().min(MOST_USUAL);
         let whole = state.mirror.as_ref().map(|mirror| {
             let records = mirror.values().cloned().collect();
-            BucketChange::Full(BucketSnapshot::new(state.schema_version, state.revision, state.counter, records))
+            let mut snapshot = BucketSnapshot::new(state.schema_version, state.revision, state.counter, records);
+            snapshot.requests = state.requests.iter().cloned().collect();
+            BucketChange::Full(snapshot)
         });
         // Sharing the records is left for after the lock, so that the bucket is not held up by it.
         let captured = Arc::new(changes);

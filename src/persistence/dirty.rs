@@ -236,47 +236,56 @@ impl<W> DirtySet<W> {
         }
     }
 
-    /// A subject changed. Answers whether the shell has to be woken. O(1).
-    pub(super) fn changed(&mut self, subject: &Subject, revision: u64, bytes: usize, now: Duration) -> bool {
-        let entry = self.entries.get(subject);
-        if entry.is_some_and(|entry| entry.captured.unwrap_or(0).max(entry.handed) >= revision) {
-            // It was captured before it was told.
-            return false;
-        }
-        self.mark(subject, revision, bytes, now)
+    /// A subject changed. Answers whether the shell has to be woken. O(1). The time is asked for only where it counts,
+    /// because asking costs as much as all the rest.
+    pub(super) fn changed(
+        &mut self,
+        subject: &Subject,
+        revision: u64,
+        bytes: usize,
+        now: impl FnOnce() -> Duration,
+    ) -> bool {
+        self.mark(subject, revision, bytes, false, now)
     }
 
     /// What is stored of a subject is to be replaced, at a revision that may be stored already. Answers whether the shell
     /// has to be woken.
     pub(super) fn rewritten(&mut self, subject: &Subject, revision: u64, now: Duration) -> bool {
-        let wake = self.mark(subject, revision, 0, now);
-        if let Some(entry) = self.entries.get_mut(subject) {
-            entry.rewritten = true;
-        }
-        wake
+        self.mark(subject, revision, 0, true, || now)
     }
 
-    fn mark(&mut self, subject: &Subject, revision: u64, bytes: usize, now: Duration) -> bool {
+    fn mark(
+        &mut self,
+        subject: &Subject,
+        revision: u64,
+        bytes: usize,
+        rewritten: bool,
+        now: impl FnOnce() -> Duration,
+    ) -> bool {
         let entry = match self.entries.get_mut(subject) {
+            Some(entry) if !rewritten && entry.captured.unwrap_or(0).max(entry.handed) >= revision => {
+                // It was captured before it was told.
+                return false;
+            }
             Some(entry) => entry,
             None => self.entries.entry(subject.clone()).or_default(),
         };
         entry.newest = entry.newest.max(revision);
+        entry.rewritten |= rewritten;
         entry.waiting_bytes += bytes;
         self.waiting_bytes += bytes;
+        let too_much = self.waiting_bytes >= self.policy.max_unsaved;
         let first = entry.dirty_since.is_none();
+        if !first && !too_much {
+            return false;
+        }
+        let now = now();
         let since = *entry.dirty_since.get_or_insert(now);
         // What is in flight ends with a look at everything; a failing adapter or subject has its own time.
         if self.flight.is_some() || self.backoff.is_some() || entry.isolated.is_some() || self.fenced.is_some() {
             return false;
         }
-        let due = if self.waiting_bytes >= self.policy.max_unsaved {
-            now
-        } else if first {
-            since + self.policy.debounce
-        } else {
-            return false;
-        };
+        let due = if too_much { now } else { since + self.policy.debounce };
         if self.armed.is_some_and(|armed| armed <= due) {
             return false;
         }

@@ -48,10 +48,10 @@ fn answers(verdict: &Verdict<&'static str>) -> Vec<(&'static str, bool)> {
 fn the_window_is_counted_from_the_first_change_and_never_extended() {
     let mut set = Set::new(policy(Durability::Fsync));
     assert_eq!(set.next(ms(0)), Next::Rest, "with nothing dirty there is no timer");
-    assert!(set.changed(&subject(1), 1, 10, ms(5)), "the first change wakes");
+    assert!(set.changed(&subject(1), 1, 10, || ms(5)), "the first change wakes");
     assert_eq!(set.next(ms(5)), Next::WaitUntil(ms(105)));
     for at in 6..100 {
-        assert!(!set.changed(&subject(1), at, 1, ms(at)), "later ones do not");
+        assert!(!set.changed(&subject(1), at, 1, || ms(at)), "later ones do not");
     }
     assert_eq!(set.next(ms(104)), Next::WaitUntil(ms(105)));
     assert_eq!(set.next(ms(105)), commit(&[1], Durability::Fsync));
@@ -60,10 +60,10 @@ fn the_window_is_counted_from_the_first_change_and_never_extended() {
 #[test]
 fn changes_during_a_commit_wait_for_what_is_left_of_their_own_window() {
     let mut set = Set::new(policy(Durability::Fsync));
-    set.changed(&subject(1), 1, 10, ms(0));
+    set.changed(&subject(1), 1, 10, || ms(0));
     assert_eq!(set.next(ms(100)), commit(&[1], Durability::Fsync));
     set.captured(&subject(1), 1);
-    assert!(!set.changed(&subject(1), 2, 10, ms(130)));
+    assert!(!set.changed(&subject(1), 2, 10, || ms(130)));
     assert_eq!(set.next(ms(140)), Next::Rest, "one in flight");
     assert_eq!(set.saved(ms(150)).saved, [subject(1)]);
     assert_eq!(set.next(ms(150)), Next::WaitUntil(ms(230)));
@@ -72,17 +72,17 @@ fn changes_during_a_commit_wait_for_what_is_left_of_their_own_window() {
 #[test]
 fn too_much_unsaved_starts_a_commit_early() {
     let mut set = Set::new(policy(Durability::Fsync));
-    assert!(set.changed(&subject(1), 1, 999, ms(0)));
+    assert!(set.changed(&subject(1), 1, 999, || ms(0)));
     assert_eq!(set.next(ms(0)), Next::WaitUntil(ms(100)));
-    assert!(set.changed(&subject(2), 1, 1, ms(1)));
+    assert!(set.changed(&subject(2), 1, 1, || ms(1)));
     assert_eq!(set.next(ms(1)), commit(&[1, 2], Durability::Fsync));
 }
 
 #[test]
 fn an_awaited_change_is_committed_at_once_and_with_everything_else() {
     let mut set = Set::new(policy(Durability::Fsync));
-    set.changed(&subject(1), 1, 1, ms(0));
-    set.changed(&subject(2), 1, 1, ms(0));
+    set.changed(&subject(1), 1, 1, || ms(0));
+    set.changed(&subject(2), 1, 1, || ms(0));
     assert!(set.await_saved(&subject(2), 1, Durability::Wal, "w").is_none());
     assert_eq!(set.next(ms(1)), commit(&[1, 2], Durability::Wal), "at the highest level among its waiters");
     set.captured(&subject(1), 1);
@@ -100,11 +100,11 @@ fn an_awaited_change_is_committed_at_once_and_with_everything_else() {
 #[test]
 fn a_transient_failure_tells_the_waiters_and_backs_off_whatever_changes() {
     let mut set = Set::new(policy(Durability::Fsync));
-    set.changed(&subject(1), 1, 1, ms(0));
+    set.changed(&subject(1), 1, 1, || ms(0));
     set.await_saved(&subject(1), 1, Durability::Fsync, "w");
     assert_eq!(set.next(ms(0)), commit(&[1], Durability::Fsync));
     set.captured(&subject(1), 1);
-    set.changed(&subject(1), 2, 1, ms(1));
+    set.changed(&subject(1), 2, 1, || ms(1));
     set.await_saved(&subject(1), 2, Durability::Fsync, "later");
     let verdict = set.failed(&transient(), ms(2), 1.0);
     assert_eq!(answers(&verdict), [("w", false)], "who came later has not had his try");
@@ -112,7 +112,7 @@ fn a_transient_failure_tells_the_waiters_and_backs_off_whatever_changes() {
     assert_eq!(set.next(ms(2)), commit(&[1], Durability::Fsync), "a waiter tries at once");
     set.captured(&subject(1), 2);
     assert_eq!(answers(&set.failed(&transient(), ms(3), 1.0)), [("later", false)]);
-    assert!(!set.changed(&subject(1), 3, 10_000, ms(4)), "neither a change nor its size shortens the wait");
+    assert!(!set.changed(&subject(1), 3, 10_000, || ms(4)), "neither a change nor its size shortens the wait");
     assert_eq!(set.next(ms(4)), Next::WaitUntil(ms(203)), "the second wait is twice the first");
     assert!(set.trouble().is_some());
     assert_eq!(set.next(ms(203)), commit(&[1], Durability::Fsync));
@@ -127,7 +127,7 @@ fn a_transient_failure_tells_the_waiters_and_backs_off_whatever_changes() {
 fn a_poisoned_subject_is_found_out_and_the_others_get_through() {
     let mut set = Set::new(policy(Durability::Fsync));
     for number in 1..=3 {
-        set.changed(&subject(number), 1, 1, ms(0));
+        set.changed(&subject(number), 1, 1, || ms(0));
     }
     set.await_saved(&subject(1), 1, Durability::Fsync, "one");
     set.await_saved(&subject(2), 1, Durability::Fsync, "two");
@@ -145,7 +145,7 @@ fn a_poisoned_subject_is_found_out_and_the_others_get_through() {
     }
     told.sort_unstable();
     assert_eq!(told, [("all", false), ("one", true), ("two", false)], "each its own subject's outcome");
-    assert!(set.changed(&subject(1), 2, 1, ms(2)), "the healthy go on");
+    assert!(set.changed(&subject(1), 2, 1, || ms(2)), "the healthy go on");
     assert_eq!(set.next(ms(2)), Next::WaitUntil(ms(101)), "the poisoned one waits for its own time");
     assert_eq!(set.next(ms(101)), commit(&[2], Durability::Fsync), "and is tried alone");
     set.captured(&subject(2), 1);
@@ -164,13 +164,13 @@ fn a_poisoned_subject_is_found_out_and_the_others_get_through() {
 #[test]
 fn a_fenced_set_saves_nothing_any_more_and_says_so_to_everybody() {
     let mut set = Set::new(policy(Durability::Fsync));
-    set.changed(&subject(1), 1, 1, ms(0));
+    set.changed(&subject(1), 1, 1, || ms(0));
     set.flush(None, "flush");
     set.next(ms(0));
     set.captured(&subject(1), 1);
     let fenced = Error::Fenced { epoch: 1, current: 2 };
     assert_eq!(answers(&set.failed(&fenced, ms(1), 0.0)), [("flush", false)]);
-    assert!(!set.changed(&subject(1), 2, 1, ms(2)));
+    assert!(!set.changed(&subject(1), 2, 1, || ms(2)));
     assert_eq!(set.next(ms(9_999)), Next::Rest);
     assert!(matches!(set.flush(None, "late"), Some(("late", Err(Error::Fenced { .. })))));
     assert!(matches!(set.drop_subject(subject(1), "drop"), Some(("drop", Err(Error::Fenced { .. })))));
@@ -180,7 +180,7 @@ fn a_fenced_set_saves_nothing_any_more_and_says_so_to_everybody() {
 #[test]
 fn an_overdue_commit_is_told_as_unknown_and_still_waited_for() {
     let mut set = Set::new(policy(Durability::Fsync));
-    set.changed(&subject(1), 1, 1, ms(0));
+    set.changed(&subject(1), 1, 1, || ms(0));
     set.await_saved(&subject(1), 1, Durability::Fsync, "w");
     set.next(ms(0));
     set.captured(&subject(1), 1);
@@ -188,7 +188,7 @@ fn an_overdue_commit_is_told_as_unknown_and_still_waited_for() {
     let verdict = set.overdue(&unknown, ms(30_000));
     assert_eq!((answers(&verdict), verdict.failures.len()), (vec![("w", false)], 1));
     assert!(set.overdue(&unknown, ms(30_001)).failures.is_empty(), "told once");
-    set.changed(&subject(1), 2, 1, ms(30_002));
+    set.changed(&subject(1), 2, 1, || ms(30_002));
     assert_eq!(set.next(ms(40_000)), Next::Rest, "the next one waits until it has ended");
     assert_eq!(set.saved(ms(40_001)).saved, [subject(1)]);
     assert_eq!(set.next(ms(40_001)), commit(&[1], Durability::Fsync));
@@ -197,15 +197,15 @@ fn an_overdue_commit_is_told_as_unknown_and_still_waited_for() {
 #[test]
 fn a_change_that_was_captured_before_it_was_told_is_not_unsaved_any_more() {
     let mut set = Set::new(policy(Durability::Fsync));
-    set.changed(&subject(1), 1, 10, ms(0));
+    set.changed(&subject(1), 1, 10, || ms(0));
     set.next(ms(100));
     // Told between the choice and the capture, which has the third already.
-    set.changed(&subject(1), 2, 10, ms(100));
+    set.changed(&subject(1), 2, 10, || ms(100));
     set.captured(&subject(1), 3);
-    assert!(!set.changed(&subject(1), 3, 10, ms(101)));
+    assert!(!set.changed(&subject(1), 3, 10, || ms(101)));
     set.saved(ms(102));
     assert!(set.unsaved().is_empty() && set.unsaved_bytes() == 0);
-    assert!(!set.changed(&subject(1), 3, 10, ms(103)));
+    assert!(!set.changed(&subject(1), 3, 10, || ms(103)));
     assert_eq!(set.next(ms(103)), Next::Rest);
     // What is to be replaced is, whatever revision it has.
     assert!(set.rewritten(&subject(1), 3, ms(104)));
@@ -220,7 +220,7 @@ fn a_change_that_was_captured_before_it_was_told_is_not_unsaved_any_more() {
 #[test]
 fn a_patient_waiter_hurries_nothing_and_hears_only_of_success() {
     let mut set = Set::new(policy(Durability::Fsync));
-    set.changed(&subject(1), 1, 1, ms(0));
+    set.changed(&subject(1), 1, 1, || ms(0));
     set.follow(&subject(1), 1, Durability::Fsync, "patient");
     assert_eq!(set.next(ms(0)), Next::WaitUntil(ms(100)));
     assert_eq!(set.next(ms(100)), commit(&[1], Durability::Fsync));
@@ -235,10 +235,10 @@ fn a_patient_waiter_hurries_nothing_and_hears_only_of_success() {
 #[test]
 fn a_drop_waits_for_the_commit_in_flight_and_forgets_what_is_unsaved() {
     let mut set = Set::new(policy(Durability::Fsync));
-    set.changed(&subject(1), 1, 1, ms(0));
+    set.changed(&subject(1), 1, 1, || ms(0));
     set.next(ms(100));
     set.captured(&subject(1), 1);
-    set.changed(&subject(1), 2, 1, ms(101));
+    set.changed(&subject(1), 2, 1, || ms(101));
     set.await_saved(&subject(1), 2, Durability::Fsync, "w");
     set.drop_subject(subject(1), "drop");
     assert_eq!(set.next(ms(101)), Next::Rest);
@@ -247,7 +247,7 @@ fn a_drop_waits_for_the_commit_in_flight_and_forgets_what_is_unsaved() {
     assert_eq!(answers(&set.saved(ms(103))), [("drop", true), ("w", false)]);
     assert_eq!(set.next(ms(103)), Next::Rest);
     assert!(set.unsaved().is_empty());
-    set.changed(&subject(2), 1, 1, ms(200));
+    set.changed(&subject(2), 1, 1, || ms(200));
     set.drop_subject(subject(2), "drop");
     assert_eq!(set.next(ms(200)), Next::Drop(subject(2)));
     assert_eq!(answers(&set.failed(&transient(), ms(201), 0.0)), [("drop", false)]);
@@ -440,7 +440,7 @@ proptest! {
                     plain.newest += 1;
                     plain.waiting = true;
                     let newest = plain.newest;
-                    set.changed(&subject(number), newest, 1, world.now);
+                    set.changed(&subject(number), newest, 1, || world.now);
                 }
                 Step::Await(number, top) => {
                     let Some(plain) = world.subjects.get(&subject(number)) else { continue };

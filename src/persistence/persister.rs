@@ -222,8 +222,7 @@ impl Persister {
         if self.shared.ended.load(Ordering::Relaxed) {
             return;
         }
-        let now = self.shared.now();
-        if lock(&self.shared.dirty).changed(subject, revision, bytes, now) {
+        if lock(&self.shared.dirty).changed(subject, revision, bytes, || self.shared.now()) {
             self.wake();
         }
     }

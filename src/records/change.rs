@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::value::Key;
 use crate::records::event::Change;
 use crate::records::record::Record;
+use crate::records::requests::Request;
 
 /// A whole bucket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -139,6 +140,8 @@ pub struct ChangeSet {
     revision: u64,
     schema_version: u32,
     bytes: usize,
+    requests: Vec<Request>,
+    request_window: usize,
 }
 
 impl ChangeSet {
@@ -147,31 +150,64 @@ impl ChangeSet {
         Self { counter, revision, schema_version, ..Self::default() }
     }
 
+    /// Makes room for about as many keys as there were the last time; what they turn out to be is as before.
+    pub(crate) fn with_room_for(mut self, keys: usize) -> Self {
+        self.entries.reserve(keys);
+        self
+    }
+
+    /// How many keys it says something of.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// A set that replaces all that is stored.
     pub fn replacing(snapshot: BucketSnapshot) -> Self {
         let mut set = Self::new(snapshot.counter, snapshot.revision, snapshot.schema_version);
         set.clear();
         set.replace = true;
+        set.request_window = snapshot.requests.len();
+        set.requests = snapshot.requests;
         for record in snapshot.records {
             set.upsert(record);
         }
         set
     }
 
-    /// Notes one change of a commit, and where the bucket stands after it.
-    pub fn note(&mut self, change: &Change, counter: i64, revision: u64) {
+    /// Notes one change of a commit, and where the bucket stands after it. Answers [`Change::estimated_bytes`], which it
+    /// has to count anyway.
+    pub fn note(&mut self, change: &Change, counter: i64, revision: u64) -> usize {
+        let bytes = change.estimated_bytes();
         match change {
-            Change::Inserted { record } | Change::Updated { new: record, .. } => self.upsert(Arc::clone(record)),
+            Change::Inserted { record } | Change::Updated { new: record, .. } => {
+                self.upsert_of(Arc::clone(record), bytes);
+            }
             Change::Deleted { record, .. } => self.delete(record.key().clone()),
             Change::Cleared { .. } => self.clear(),
         }
         self.counter = counter;
         self.revision = revision;
+        bytes
+    }
+
+    /// Notes a request that was applied, and how many the bucket remembers.
+    pub fn note_request(&mut self, request: Request, window: usize) {
+        self.request_window = window;
+        self.requests.push(request);
+        if self.requests.len() > window {
+            self.requests.remove(0);
+        }
     }
 
     /// Notes the record's newest state.
     pub fn upsert(&mut self, record: Arc<Record>) {
-        self.bytes += record.estimated_bytes();
+        let bytes = record.estimated_bytes();
+        self.upsert_of(record, bytes);
+    }
+
+    /// Notes the newest state of a record of so many bytes.
+    fn upsert_of(&mut self, record: Arc<Record>, bytes: usize) {
+        self.bytes += bytes;
         if let Some(Some(old)) = self.entries.insert(record.key().clone(), Some(record)) {
             self.bytes -= old.estimated_bytes();
         }
@@ -207,10 +243,16 @@ impl ChangeSet {
     /// Puts these changes on top of older ones: per key the newest state counts, and a clear hides what is older.
     #[must_use]
     pub fn over(self, older: Self) -> Self {
+        let window = self.request_window.max(older.request_window);
+        let mut requests = older.requests;
+        requests.extend(self.requests);
+        let beyond = requests.len().saturating_sub(window);
+        requests.drain(..beyond);
         if self.cleared {
-            return Self { replace: self.replace || older.replace, ..self };
+            let replace = self.replace || older.replace;
+            return Self { replace, requests, request_window: window, ..self };
         }
-        let mut sum = older;
+        let mut sum = Self { requests, request_window: window, ..older };
         for (key, state) in self.entries {
             match state {
                 Some(record) => sum.upsert(record),
@@ -235,9 +277,20 @@ impl ChangeSet {
         }
         let Self { counter, revision, schema_version, cleared, replace, .. } = *self;
         if replace {
-            return BucketChange::Full(BucketSnapshot { schema_version, revision, counter, records: upserts });
+            let mut snapshot = BucketSnapshot::new(schema_version, revision, counter, upserts);
+            snapshot.requests.clone_from(&self.requests);
+            return BucketChange::Full(snapshot);
         }
-        BucketChange::Delta(BucketDelta { cleared, deletes, upserts, counter, revision, schema_version })
+        BucketChange::Delta(BucketDelta {
+            cleared,
+            deletes,
+            upserts,
+            counter,
+            revision,
+            schema_version,
+            requests: self.requests.clone(),
+            request_window: self.request_window,
+        })
     }
 }
 

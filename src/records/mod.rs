@@ -30,6 +30,7 @@ mod keys;
 mod limits;
 mod matcher;
 mod migrate;
+mod packed;
 mod patch;
 mod path;
 mod place;
@@ -70,3 +71,6 @@ pub use table::{Changes, Commit, Plan, Remains, Table};
 pub use ttl::Ttl;
 pub use view::View;
 pub use write::{Upserted, Write, Written};
+
+#[cfg(feature = "redb")]
+pub(crate) use packed::Unpacker;

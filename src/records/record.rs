@@ -30,6 +30,22 @@ impl Layout {
         Self { names: names.into(), by_name: by_name.into(), key: u16::try_from(key).ok() }
     }
 
+    /// Names of fields, none of them the key; no two are the same.
+    pub(super) fn keyless(names: Vec<Text>) -> Self {
+        Self { key: None, ..Self::new(names, 0) }
+    }
+
+    pub(super) fn names(&self) -> &[Text] {
+        &self.names
+    }
+
+    /// The position of a declared field that is probably at or right behind `guess`.
+    fn position_near(&self, guess: usize, name: &str) -> Option<usize> {
+        let near = guess..=guess + 1;
+        let mut near = near.filter(|at| self.names.get(*at).is_some_and(|other| other == name));
+        near.next().or_else(|| self.position(name))
+    }
+
     /// The position of a declared field.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         let index = self.by_name.binary_search_by(|at| self.names[usize::from(*at)].as_str().cmp(name)).ok()?;
@@ -169,11 +185,16 @@ impl Record {
         }
         let mut values = vec![None; layout.len()].into_boxed_slice();
         let mut undeclared = Vec::new();
+        // Fields that were loaded are in the order in which they were declared, all but the key.
+        let mut guess = 0;
         for (at, value) in std::mem::take(&mut self.values).into_iter().enumerate() {
             let Some(value) = value else { continue };
             let name = &self.layout.names[at];
-            match layout.position(name) {
-                Some(position) => values[position] = Some(value),
+            match layout.position_near(guess, name) {
+                Some(position) => {
+                    values[position] = Some(value);
+                    guess = position + 1;
+                }
                 None => undeclared.push((name.clone(), value)),
             }
         }
@@ -244,18 +265,21 @@ struct StoredRef<'a> {
 
 struct StoredFields<'a>(&'a Record);
 
+impl Record {
+    /// The fields that are stored, and how many they are: MessagePack writes that first.
+    pub(super) fn stored_fields(&self) -> (usize, impl Iterator<Item = (&Text, &Value)>) {
+        // The key's slot is empty.
+        let declared = self.layout.names.iter().zip(&self.values);
+        let declared = declared.filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        (self.values.iter().flatten().count() + self.extra.len(), declared.chain(self.extra.iter()))
+    }
+}
+
 impl Serialize for StoredFields<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let record = self.0;
-        let key = record.layout.key.map(usize::from);
-        let declared = record.layout.names.iter().zip(&record.values).enumerate();
-        let declared = declared
-            .filter(|(position, _)| Some(*position) != key)
-            .filter_map(|(_, (name, value))| Some((name, value.as_ref()?)));
-        // The length is given up front, because MessagePack writes it first.
-        let length = record.values.iter().flatten().count() + record.extra.len();
+        let (length, fields) = self.0.stored_fields();
         let mut map = serializer.serialize_map(Some(length))?;
-        for (name, value) in declared.chain(record.extra.iter()) {
+        for (name, value) in fields {
             serde::ser::SerializeMap::serialize_entry(&mut map, name, value)?;
         }
         serde::ser::SerializeMap::end(map)

@@ -35,7 +35,7 @@ impl Table {
     /// # Errors
     /// `SchemaTooNew`; `Migration`, if records do not fit; `UserCode` and `InvalidValue` because of a default.
     pub fn restore(schema: Arc<Schema>, snapshot: BucketSnapshot) -> Result<Restored> {
-        let BucketSnapshot { schema_version: stored, revision, mut counter, mut records, .. } = snapshot;
+        let BucketSnapshot { schema_version: stored, revision, mut counter, mut records, requests } = snapshot;
         let defined = schema.schema_version();
         if stored > defined {
             return Err(Error::SchemaTooNew { bucket: schema.bucket().clone(), stored, defined });
@@ -64,7 +64,8 @@ impl Table {
             misfits.check(&schema, stored)?;
         }
         altered |= sort(&mut records);
-        let (table, twice) = Table::from_parts(schema, records, counter, revision);
+        let (mut table, twice) = Table::from_parts(schema, records, counter, revision);
+        requests.into_iter().for_each(|request| table.requests.push(request));
         for key in twice {
             misfits.add(key, "two records have this key");
         }

@@ -221,6 +221,11 @@ impl Table {
         self.counter
     }
 
+    /// The requests that the bucket remembers, from the oldest to the newest.
+    pub fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.requests.all()
+    }
+
     /// The record of a key, unless it has expired by `now`.
     pub fn get(&self, key: &Key, now: i64) -> Option<&Arc<Record>> {
         self.keys.get(key).filter(|record| !record.is_expired(now))

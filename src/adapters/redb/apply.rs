@@ -80,19 +80,11 @@ fn save_bucket(txn: &WriteTransaction, key: &BucketKey, change: &BucketChange) -
     if found > 0 {
         let mut bytes = Vec::with_capacity(64);
         for key in deletes {
-            bytes.clear();
-            keys::push_record_key(key, &mut bytes);
+            keys::set_record_key(key, &mut bytes);
             table.remove(&bytes)?;
         }
     }
-    let sorted = Sorted::new(upserts);
-    if table.table.is_empty()? {
-        table.fill(sorted.rows())?;
-    } else {
-        for (key, record) in sorted.rows() {
-            table.insert(key, record)?;
-        }
-    }
+    table.store(&sorted(upserts))?;
     let rows = table.finish()?;
     let header = match change {
         BucketChange::Full(snapshot) => BucketHeader {
@@ -111,39 +103,24 @@ fn save_bucket(txn: &WriteTransaction, key: &BucketKey, change: &BucketChange) -
     header_shelf.put(&mut headers, &places.pair, &header)
 }
 
-/// Records in the order of their keys' bytes, each key once.
-struct Sorted<'a> {
-    /// All keys' bytes, one behind the other.
-    bytes: Vec<u8>,
-    /// Start and end of the key in `bytes`, and the record.
-    entries: Vec<(usize, usize, &'a Record)>,
-}
-
-impl<'a> Sorted<'a> {
-    fn new(records: &'a [Arc<Record>]) -> Self {
-        let mut bytes = Vec::with_capacity(records.len() * 16);
-        let mut entries = Vec::with_capacity(records.len());
-        for record in records {
-            let start = bytes.len();
-            keys::push_record_key(record.key(), &mut bytes);
-            entries.push((start, bytes.len(), &**record));
+/// Records in the order of their keys' bytes, each key once: of two with the same key the later one counts.
+fn sorted(records: &[Arc<Record>]) -> Vec<&Record> {
+    // The start of a key decides nearly always, without a look at the record.
+    let mut entries: Vec<((u8, u64), &Record)> =
+        records.iter().map(|record| (keys::record_key_start(record.key()), &**record)).collect();
+    let order = |(left_start, left): &((u8, u64), &Record), (right_start, right): &((u8, u64), &Record)| {
+        left_start.cmp(right_start).then_with(|| left.key().cmp(right.key()))
+    };
+    entries.sort_by(order);
+    // The sort has kept the order of those with the same key.
+    entries.dedup_by(|later, kept| {
+        let same = order(later, kept).is_eq();
+        if same {
+            *kept = *later;
         }
-        let key = |(start, end, _): &(usize, usize, &Record)| bytes.get(*start..*end).unwrap_or_default();
-        entries.sort_by(|left, right| key(left).cmp(key(right)));
-        // Of two records with one key the later one counts; the sort has kept their order.
-        entries.dedup_by(|later, kept| {
-            let same = key(later) == key(kept);
-            if same {
-                *kept = *later;
-            }
-            same
-        });
-        Self { bytes, entries }
-    }
-
-    fn rows(&self) -> impl Iterator<Item = (&[u8], &Record)> {
-        self.entries.iter().map(|(start, end, record)| (self.bytes.get(*start..*end).unwrap_or_default(), *record))
-    }
+        same
+    });
+    entries.into_iter().map(|(_, record)| record).collect()
 }
 
 fn drop_bucket(txn: &WriteTransaction, key: &BucketKey) -> Result<(), Fault> {
@@ -176,9 +153,10 @@ fn save_meta(txn: &WriteTransaction, key: &ChannelKey, meta: &ChannelMeta) -> Re
     let places = ChannelPlaces::of(key);
     with_header(txn, &places, |header| {
         let mut table = open(txn, rows::CHANNEL_META)?;
-        let row = Shelf::new(&rows::CHANNEL_STATE, rows::CHANNEL_META).encode(&places.pair, meta)?;
-        header.meta = codec::stored_checksum(&row);
-        table.insert(places.pair.as_slice(), row.as_slice())?;
+        let mut shelf = Shelf::new(&rows::CHANNEL_STATE, rows::CHANNEL_META);
+        let row = shelf.encode(&places.pair, meta)?;
+        header.meta = codec::stored_checksum(row);
+        table.insert(places.pair.as_slice(), row)?;
         Ok(())
     })
 }

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableError};
-use serde::de::DeserializeOwned;
 
 use crate::adapters::redb::fault::Fault;
 use crate::adapters::redb::keys::{self, BucketPlaces, ChannelPlaces};
 use crate::adapters::redb::rows::{self, BucketHeader, ChannelHeader, Definition, Shelf, Tally};
-use crate::base::codec;
+use crate::base::codec::{self, CodecError};
 use crate::base::error::{Error, Place};
 use crate::base::name::{BucketKey, ChannelKey, MessageId};
-use crate::records::{BucketSnapshot, Record};
+use crate::records::{BucketSnapshot, Record, Unpacker};
 use crate::sds::{ChannelData, ChannelMeta, SdsMessage};
 
 type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
@@ -50,7 +49,9 @@ pub(super) fn bucket(txn: &ReadTransaction, key: &BucketKey) -> Result<Option<Bu
     };
     let mut shelf = Shelf::new(&rows::RECORD, &places.rows);
     let mut records: Vec<Arc<Record>> = room(&table, header.rows)?;
-    scan(&mut shelf, Some(&table), header.rows, |_, record| {
+    let mut unpacker = Unpacker::default();
+    let read = |body: &[u8]| unpacker.record(body).map_or_else(|| codec::deserialize(body), Ok);
+    scan(&mut shelf, Some(&table), header.rows, read, |_, record| {
         records.push(Arc::new(record));
         Ok(())
     })?;
@@ -65,10 +66,11 @@ fn room<T>(table: &Table, tally: Tally) -> Result<Vec<T>, Fault> {
 }
 
 /// Visits all rows of a table in the order of their keys; fails unless they ascend and add up to `tally`.
-fn scan<T: DeserializeOwned>(
+fn scan<T>(
     shelf: &mut Shelf<'_>,
     table: Option<&Table>,
     tally: Tally,
+    mut read: impl FnMut(&[u8]) -> Result<T, CodecError>,
     mut visit: impl FnMut(&[u8], T) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     let mut found = Tally::default();
@@ -83,7 +85,7 @@ fn scan<T: DeserializeOwned>(
             last.clear();
             last.extend_from_slice(key);
             found.add(row);
-            visit(key, shelf.decode(key, row)?)?;
+            visit(key, shelf.decode_with(key, row, &mut read)?)?;
         }
     }
     if found.count != tally.count {
@@ -118,7 +120,7 @@ pub(super) fn channel(txn: &ReadTransaction, key: &ChannelKey) -> Result<Channel
     let mut messages: Vec<SdsMessage> = Vec::new();
     let mut indexed = index(&mut Shelf::new(&rows::MESSAGE_PLACE, &places.ids), ids.as_ref())?;
     let mut shelf = Shelf::new(&rows::MESSAGE, &places.history);
-    scan(&mut shelf, history.as_ref(), header.history, |key, message: SdsMessage| {
+    scan(&mut shelf, history.as_ref(), header.history, codec::deserialize, |key, message: SdsMessage| {
         let (lamport, id) = keys::history_parts(key).unwrap_or_default();
         if indexed.remove(id) != Some(lamport) {
             let place = Place::new(&places.ids).at(keys::show(id));
@@ -132,10 +134,16 @@ pub(super) fn channel(txn: &ReadTransaction, key: &ChannelKey) -> Result<Channel
         return Err(Error::corrupt(place, "the index names a message that is missing").into());
     }
     let mut found = Vec::new();
-    scan(&mut Shelf::new(&rows::HINT, &places.hints), hints.as_ref(), header.hints, |key, hint: Bytes| {
-        found.push((MessageId::from(key), hint));
-        Ok(())
-    })?;
+    scan(
+        &mut Shelf::new(&rows::HINT, &places.hints),
+        hints.as_ref(),
+        header.hints,
+        codec::deserialize,
+        |key, hint: Bytes| {
+            found.push((MessageId::from(key), hint));
+            Ok(())
+        },
+    )?;
     Ok(ChannelData::new(meta, messages, found))
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `text` is the string type, `object` names and values, `order` comparing and hashing, `key` primary keys, `convert`
 //! From implementations, `ser` any `Serialize` into a value, `de` a value into any `Deserialize`, `stored` the exact
-//! forms for MessagePack and JSON files, `json` the plain JSON that users see.
+//! forms for MessagePack and JSON files, `packed` the former without a serializer, `json` the plain JSON that users see.
 
 mod convert;
 mod de;
@@ -10,6 +10,7 @@ mod json;
 mod key;
 mod object;
 mod order;
+mod packed;
 mod ser;
 mod stored;
 mod text;
@@ -19,6 +20,8 @@ pub use key::{Key, KeyRef, MAX_KEY_BYTES};
 pub use object::Object;
 pub use ser::{IntoObject, to_value};
 pub use text::Text;
+
+pub(crate) use packed::{Reader, write};
 
 /// Deepest nesting that input may have.
 pub const MAX_DEPTH: usize = 64;
