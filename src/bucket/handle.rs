@@ -286,7 +286,8 @@ impl Bucket {
     /// cursor of another bucket or order.
     pub async fn paginate(&self, query: impl Into<Query>, page: Page) -> Result<Paged> {
         let query = query.into();
-        let view = self.whole().await?.keyed_by(None);
+        query.filter().check()?;
+        let view = self.read(|table, now| table.view(query.filter(), now), ReadSet::whole).await?;
         self.run(view, move |view| view.paginate(&query, &page)).await
     }
 

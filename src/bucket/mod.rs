@@ -29,4 +29,5 @@ pub use typed::{TypedBucket, TypedPage};
 
 pub(crate) use actor::BucketActor;
 pub(crate) use directory::{Address, Directory};
+pub(crate) use handle::BucketSlot;
 pub(crate) use instance::{Instance, Surroundings};

@@ -223,7 +223,8 @@ impl TransactionBucket {
     /// `InvalidArgument`.
     pub async fn paginate(&self, query: impl Into<Query>, page: Page) -> Result<Paged> {
         let query = query.into();
-        let view = self.whole().await?;
+        let look = |part: &mut Part| part.read(|draft, table, now| draft.page(table, query.filter(), now));
+        let view = self.transaction.part(&self.address, look).await?;
         run(view, move |view| view.paginate(&query, &page)).await
     }
 

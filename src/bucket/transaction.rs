@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::IntoFuture;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -71,24 +72,26 @@ impl Retry {
 /// # Cancel safety
 /// Dropped before the commit, nothing is applied; later, all or nothing.
 #[must_use = "a transaction runs when it is awaited"]
-pub struct TransactionBuilder<F> {
+pub struct TransactionBuilder<'a, F> {
     directory: Directory,
     function: F,
+    borrows: PhantomData<&'a ()>,
     retry: Retry,
     durability: Durability,
     timeout: Duration,
 }
 
-impl<F> fmt::Debug for TransactionBuilder<F> {
+impl<F> fmt::Debug for TransactionBuilder<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TransactionBuilder").field("retry", &self.retry).finish_non_exhaustive()
     }
 }
 
-impl<F> TransactionBuilder<F> {
+impl<'a, F> TransactionBuilder<'a, F> {
     pub(crate) fn new(directory: Directory, function: F) -> Self {
         let retry = Retry { attempts: 1 };
-        Self { directory, function, retry, durability: Durability::Ram, timeout: DEFAULT_TIMEOUT }
+        let (durability, timeout) = (Durability::Ram, DEFAULT_TIMEOUT);
+        Self { directory, function, borrows: PhantomData, retry, durability, timeout }
     }
 
     /// Repeats the function on a `Conflict`, and when it failed on reads that are stale by then; default: one attempt.
@@ -149,15 +152,15 @@ fn draw() -> f64 {
     f64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])) / f64::from(u32::MAX)
 }
 
-impl<F, T, E, Fut> IntoFuture for TransactionBuilder<F>
+impl<'a, F, T, E, Fut> IntoFuture for TransactionBuilder<'a, F>
 where
-    F: FnMut(Transaction) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<T, E>> + Send,
-    T: Send,
-    E: From<Error> + Send,
+    F: FnMut(Transaction) -> Fut + Send + 'a,
+    Fut: Future<Output = Result<T, E>> + Send + 'a,
+    T: Send + 'a,
+    E: From<Error> + Send + 'a,
 {
     type Output = Result<T, E>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'a>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(self.run())
@@ -303,7 +306,8 @@ async fn hold(part: &Part, switch: &Arc<Switch>, deadline: Instant) -> Result<cr
 /// with their revisions.
 fn decide(parts: &mut [Part], switch: &Switch) -> Result<Vec<(Arc<Address>, u64)>> {
     // While it is held, the persister captures nothing: what belongs together is saved together.
-    let gate = parts.iter().find_map(|part| part.address.persister.as_ref()).map(Persister::gate);
+    let persister = parts.iter().find_map(|part| part.address.persister.clone());
+    let gate = persister.as_ref().map(Persister::gate);
     let mut told: Vec<(Arc<Instance>, News)> = Vec::with_capacity(parts.len());
     let mut changed = Vec::with_capacity(parts.len());
     {

@@ -162,9 +162,8 @@ impl Channel {
         &self,
         message: impl FnOnce(RpcReplyPort<Result<T>>) -> ChannelMessage,
     ) -> Result<T> {
-        let deadline = Instant::now() + self.timeout;
         let lost = Err(Error::ActorLost { outcome: Outcome::Unknown });
-        self.slot.call(message, deadline).await?.unwrap_or(lost)
+        self.slot.call(message, self.timeout).await?.unwrap_or(lost)
     }
 
     /// An operation whose answer comes after the commit that holds what it reveals, where the channel is set so.
@@ -192,7 +191,7 @@ impl Channel {
         &self,
         message: impl FnMut(RpcReplyPort<Result<T>>) -> ChannelMessage,
     ) -> Result<T> {
-        self.slot.read(message, Instant::now() + self.timeout).await
+        self.slot.read(message, self.timeout).await
     }
 }
 

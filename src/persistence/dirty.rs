@@ -103,6 +103,8 @@ struct Entry {
     failing: bool,
     /// Whether its stored form is to be replaced, which no revision tells, since it was last captured.
     rewritten: bool,
+    /// Subjects of one group have changes that belong together: they are committed together or not at all.
+    group: Option<u64>,
 }
 
 impl Entry {
@@ -197,8 +199,10 @@ pub(super) struct DirtySet<W> {
     waiters: Vec<Waiter<W>>,
     drops: VecDeque<(Subject, W)>,
     flight: Option<Flight>,
-    /// Subjects of a failed commit that are tried one by one.
-    pieces: VecDeque<Subject>,
+    /// Subjects of a failed commit that are tried one by one, groups as a whole.
+    pieces: VecDeque<Vec<Subject>>,
+    /// Numbers groups.
+    groups: u64,
     /// Set while the adapter as a whole fails.
     backoff: Option<Retry>,
     /// Since when there are commits that were handed over and not synced.
@@ -219,6 +223,7 @@ impl<W> DirtySet<W> {
             drops: VecDeque::new(),
             flight: None,
             pieces: VecDeque::new(),
+            groups: 0,
             backoff: None,
             unsynced_since: None,
             trouble: None,
@@ -381,7 +386,10 @@ impl<W> DirtySet<W> {
             // What was in trouble is gone.
             (self.trouble, self.backoff) = (None, None);
         }
-        self.pieces.retain(|piece| piece != subject);
+        for piece in &mut self.pieces {
+            piece.retain(|other| other != subject);
+        }
+        self.pieces.retain(|piece| !piece.is_empty());
         for waiter in &mut self.waiters {
             for target in waiter.targets.iter_mut().filter(|target| target.subject == *subject) {
                 let outcome = if waiter.kind == Kind::Flush { Ok(()) } else { Err(error.clone()) };
@@ -403,7 +411,7 @@ impl<W> DirtySet<W> {
             return Next::Drop(subject);
         }
         if let Some(piece) = self.pieces.pop_front() {
-            return self.start(vec![piece]);
+            return self.start(piece);
         }
         // A subject that fails alone is tried alone, when somebody waits for it or its time has come.
         let awaited = self.awaited();
@@ -415,7 +423,8 @@ impl<W> DirtySet<W> {
         if let Some((at, subject)) = &lonely
             && *at <= now
         {
-            return self.start(vec![subject.clone()]);
+            let together = self.together(subject);
+            return self.start(together);
         }
         let due = self.due(now, &awaited);
         if due.is_some_and(|due| due <= now) {
@@ -545,6 +554,7 @@ impl<W> DirtySet<W> {
         if self.entries.values().all(|entry| entry.isolated.is_none()) {
             self.trouble = None;
         }
+        self.part();
         self.settle();
         verdict.answers.extend(self.answers());
         verdict.saved.sort_unstable();
@@ -579,12 +589,17 @@ impl<W> DirtySet<W> {
                     Error::Transient { .. } | Error::Unknown { .. } => {
                         self.back_off(&subjects, &covered, error, now, jitter, &mut verdict);
                     }
-                    _ if subjects.len() > 1 => self.pieces.extend(subjects),
-                    _ => match subjects.first() {
-                        Some(subject) => self.isolate(subject, &covered, error, now, jitter, &mut verdict),
-                        // A bare sync failed: nobody in particular is at fault.
-                        None => self.back_off(&subjects, &covered, error, now, jitter, &mut verdict),
-                    },
+                    // A bare sync failed: nobody in particular is at fault.
+                    _ if subjects.is_empty() => self.back_off(&subjects, &covered, error, now, jitter, &mut verdict),
+                    _ => {
+                        let mut pieces = self.split(subjects);
+                        match pieces.pop() {
+                            Some(piece) if pieces.is_empty() => {
+                                self.isolate(&piece, &covered, error, now, jitter, &mut verdict);
+                            }
+                            last => self.pieces.extend(pieces.into_iter().chain(last)),
+                        }
+                    }
                 }
             }
             None => {}
@@ -651,26 +666,87 @@ impl<W> DirtySet<W> {
         }
     }
 
+    /// Subjects that are to be committed together fail together: alone in their group, they are tried alone from now on.
     fn isolate(
         &mut self,
-        subject: &Subject,
+        subjects: &[Subject],
         covered: &Covered,
         error: &Error,
         now: Duration,
         jitter: f64,
         verdict: &mut Verdict<W>,
     ) {
-        if let Some(entry) = self.entries.get_mut(subject) {
-            let attempt = entry.isolated.map_or(1, |retry| retry.attempt.saturating_add(1));
-            entry.isolated = Some(Retry { attempt, at: now + self.policy.retry.delay(attempt, jitter) });
-            entry.failing = true;
-            verdict.failures.push(Failure::new(Some(subject.clone()), "save", error.clone(), attempt));
+        let attempts = subjects.iter().filter_map(|subject| self.entries.get(subject)?.isolated);
+        let attempt = attempts.map(|retry| retry.attempt.saturating_add(1)).max().unwrap_or(1);
+        let retry = Retry { attempt, at: now + self.policy.retry.delay(attempt, jitter) };
+        for subject in subjects {
+            if let Some(entry) = self.entries.get_mut(subject) {
+                entry.isolated = Some(retry);
+                entry.failing = true;
+                verdict.failures.push(Failure::new(Some(subject.clone()), "save", error.clone(), attempt));
+            }
         }
         for waiter in self.waiters.iter_mut().filter(|waiter| waiter.hurries()) {
-            let hit =
-                waiter.targets.iter_mut().filter(|target| target.subject == *subject && target.is_covered(covered));
+            let hit = waiter
+                .targets
+                .iter_mut()
+                .filter(|target| subjects.contains(&target.subject) && target.is_covered(covered));
             for target in hit {
                 target.outcome = Some(Err(error.clone()));
+            }
+        }
+    }
+
+    /// The changes of these subjects that come next belong together: from now on, and until all of them are saved, the
+    /// subjects are committed together or not at all. O(subjects known).
+    pub(super) fn join(&mut self, subjects: &[&Subject]) {
+        self.groups += 1;
+        let group = Some(self.groups);
+        let known: Vec<u64> =
+            subjects.iter().filter_map(|subject| self.entries.get(*subject)?.group).collect();
+        let members = |subject: &Subject, entry: &Entry| {
+            subjects.contains(&subject) || entry.group.is_some_and(|group| known.contains(&group))
+        };
+        // Whoever joins one that is tried alone is tried with it.
+        let alone = self.entries.iter().filter(|(subject, entry)| members(subject, entry));
+        let alone = alone.filter_map(|(_, entry)| entry.isolated).max_by_key(|retry| (retry.attempt, retry.at));
+        for (subject, entry) in &mut self.entries {
+            if members(subject, entry) {
+                entry.group = group;
+                entry.isolated = alone;
+            }
+        }
+    }
+
+    /// The unsaved subjects that are committed with this one, itself among them.
+    fn together(&self, subject: &Subject) -> Vec<Subject> {
+        let Some(group) = self.entries.get(subject).and_then(|entry| entry.group) else {
+            return vec![subject.clone()];
+        };
+        let members = self.entries.iter().filter(|(_, entry)| entry.group == Some(group) && entry.is_unsaved());
+        let mut members: Vec<Subject> = members.map(|(subject, _)| subject.clone()).collect();
+        members.sort_unstable();
+        members
+    }
+
+    /// Splits subjects into what can be committed apart.
+    fn split(&self, subjects: Vec<Subject>) -> Vec<Vec<Subject>> {
+        let mut pieces: Vec<(Option<u64>, Vec<Subject>)> = Vec::new();
+        for subject in subjects {
+            let group = self.entries.get(&subject).and_then(|entry| entry.group);
+            match pieces.iter_mut().find(|(other, _)| group.is_some() && *other == group) {
+                Some((_, piece)) => piece.push(subject),
+                None => pieces.push((group, vec![subject])),
+            }
+        }
+        pieces.into_iter().map(|(_, piece)| piece).collect()
+    }
+
+    /// Subjects that have nothing unsaved belong to no group any more.
+    fn part(&mut self) {
+        for entry in self.entries.values_mut().filter(|entry| entry.group.is_some()) {
+            if !entry.is_unsaved() {
+                entry.group = None;
             }
         }
     }

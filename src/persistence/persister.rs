@@ -4,7 +4,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
 
 use hashbrown::HashMap;
@@ -57,6 +57,8 @@ struct Shared {
     /// Held from the choice of what to commit to the end of its capture, and from an outcome to the end of what it does
     /// to the cells: a capture in between would be taken for what the outcome is about, and be forgotten with it.
     turn: Mutex<()>,
+    /// Shared by transactions while they apply what belongs together, taken alone while it is captured.
+    gate: RwLock<()>,
     /// Held while an outcome is told, and taken before the turn ends: outcomes are told in the order of commits.
     telling: Mutex<()>,
     /// The adapter's commit in flight.
@@ -124,6 +126,19 @@ impl Saved {
     }
 }
 
+/// Keeps the persister from capturing anything.
+pub(crate) struct Gate<'a> {
+    shared: &'a Shared,
+    _open: RwLockReadGuard<'a, ()>,
+}
+
+impl Gate<'_> {
+    /// What is about to be noted of these subjects belongs together, and is never saved apart.
+    pub(crate) fn join(&self, subjects: &[&Subject]) {
+        lock(&self.shared.dirty).join(subjects);
+    }
+}
+
 impl fmt::Debug for Persister {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Persister").field("store", &self.shared.store).finish_non_exhaustive()
@@ -172,6 +187,7 @@ impl Persister {
             actor: Mutex::new(None),
             woken: AtomicBool::new(false),
             turn: Mutex::new(()),
+            gate: RwLock::new(()),
             telling: Mutex::new(()),
             flight: Mutex::new(None),
             landed: Notify::new(),
@@ -233,6 +249,11 @@ impl Persister {
         if lock(&self.shared.dirty).rewritten(subject, revision, now) {
             self.wake();
         }
+    }
+
+    /// While it is held, nothing is captured: what is noted meanwhile is saved together. For moments only.
+    pub(crate) fn gate(&self) -> Gate<'_> {
+        Gate { shared: &self.shared, _open: self.shared.gate.read().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Waits until a revision of a subject is saved at a level.
@@ -361,6 +382,8 @@ impl Persister {
             Next::Commit { subjects, level, sync } => {
                 let mut saves = Vec::with_capacity(subjects.len());
                 let mut bytes = 0;
+                // What a transaction is applying is captured whole, when it is done.
+                let alone = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
                 for subject in &subjects {
                     let cell = lock(&self.shared.cells).get(subject).cloned();
                     let Some(cell) = cell else { continue };
@@ -369,6 +392,7 @@ impl Persister {
                     saves.extend(captured.saves);
                     lock(&self.shared.dirty).captured(subject, captured.revision);
                 }
+                drop(alone);
                 if saves.is_empty() && !sync {
                     // Everything was captured by an earlier commit.
                     let verdict = lock(&self.shared.dirty).saved(now);

@@ -115,13 +115,27 @@ impl Draft {
     /// `Conflict`, `InvalidArgument`.
     pub fn view(&mut self, table: &Table, filter: &Filter, now: i64) -> Result<View> {
         self.advance(table, now)?;
-        filter.check()?;
-        let keyed = filter.keys(&self.schema);
-        match &keyed {
+        let keys = filter.keys(&self.schema);
+        match &keys {
             Some(keys) => keys.iter().for_each(|key| self.reads.key(key)),
             None => self.reads.predicate(filter),
         }
-        let keyed = keyed.map(|keys| {
+        self.show(table, filter, keys)
+    }
+
+    /// What the transaction sees of the bucket, for a page of a query with this filter.
+    ///
+    /// # Errors
+    /// `Conflict`, `InvalidArgument`.
+    pub fn page(&mut self, table: &Table, filter: &Filter, now: i64) -> Result<View> {
+        self.advance(table, now)?;
+        self.reads.whole();
+        self.show(table, filter, filter.keys(&self.schema))
+    }
+
+    fn show(&self, table: &Table, filter: &Filter, keys: Option<Vec<Key>>) -> Result<View> {
+        filter.check()?;
+        let keyed = keys.map(|keys| -> Vec<_> {
             let state = |key: &Key| match self.staged.get(key) {
                 Some(staged) => staged.state.clone(),
                 None => table.get(key, self.now).cloned(),

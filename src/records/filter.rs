@@ -244,7 +244,7 @@ impl Filter {
     }
 
     /// Refuses what no record could be compared with.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let finite = |path: &str, value: &Value| match value.non_finite() {
             Some(_) => Err(Error::invalid_argument(format!("a number compared with {path:?} is not finite"))),
             None => Ok(()),

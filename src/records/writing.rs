@@ -1,5 +1,6 @@
 //! The rules of writes: each is planned against the table as it is, without a change, and answered by a plan or refused.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
@@ -280,7 +281,7 @@ impl Table {
                 Step::Clear => {}
             }
         }
-        let mut taken: HashMap<(usize, Values), &Record> = HashMap::new();
+        let mut taken: BTreeMap<(usize, Values), &Record> = BTreeMap::new();
         for step in steps {
             self.check_step(step, Some(&outcome), at, before)?;
             let (Step::Insert(record) | Step::Update { new: record, .. }) = step else { continue };
@@ -361,6 +362,7 @@ impl Table {
         over -= room.len();
         let oldest = self.by_position().filter(|record| !record.is_expired(at)).filter(goes).take(over);
         room.extend(oldest.map(|record| Step::Delete(Arc::clone(record), Cause::Evicted)));
+        drop(touched);
         if room.len() < needed {
             return Err(Error::CapacityExceeded { bucket: self.schema.bucket.clone(), max_size });
         }

@@ -1,6 +1,6 @@
 //! A bucket's life: defined, restarted, dropped, detached.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::base::blocking;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, Subject};
 use crate::base::slot::{Place, Slot};
-use crate::bucket::{Bucket, BucketActor, BucketMessage, BucketStart, DEFAULT_TIMEOUT};
+use crate::bucket::{Address, Bucket, BucketSlot, BucketActor, BucketMessage, DEFAULT_TIMEOUT, Instance, Surroundings};
 use crate::persistence::{BucketCell, Cell, LoadFailure, Persister};
 use crate::records::{BucketDefinition, BucketSnapshot, Restored, Schema, Table};
 use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
@@ -26,17 +26,23 @@ pub(super) const LAST_PAUSE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct BucketEntry {
     schema: Arc<Schema>,
-    pub(super) slot: Arc<Slot<BucketMessage>>,
-    /// The newest revision.
-    revision: Arc<AtomicU64>,
-    /// None where the bucket is not saved.
-    cell: Option<Arc<BucketCell>>,
+    pub(super) address: Arc<Address>,
+    around: Surroundings,
     restarts: Mutex<Restarts>,
 }
 
 impl BucketEntry {
     fn name(&self) -> &BucketName {
         self.schema.bucket()
+    }
+
+    pub(super) fn slot(&self) -> &BucketSlot {
+        &self.address.slot
+    }
+
+    /// None where the bucket is not saved.
+    fn cell(&self) -> Option<&Arc<BucketCell>> {
+        self.around.cell.as_ref()
     }
 }
 
@@ -49,14 +55,23 @@ impl Inner {
         let persister = self.persister.as_ref().filter(|_| schema.persistent());
         let cell = persister
             .map(|persister| Arc::new(BucketCell::new(name.clone(), schema.schema_version(), persister.granularity())));
-        let slot = Arc::new(Slot::new(Subject::Bucket(name.clone())));
-        let entry = Arc::new(BucketEntry { schema, slot, revision: Arc::default(), cell, restarts: Mutex::default() });
+        let slot = Slot::new(Subject::Bucket(name.clone()));
+        let address = Arc::new(Address { name: name.clone(), slot, persister: persister.cloned() });
+        let around = Surroundings {
+            cell,
+            clock: Arc::clone(&self.clock),
+            bus: self.bus.clone(),
+            revision: Arc::default(),
+            commits: Arc::clone(&self.commits),
+        };
+        let entry = Arc::new(BucketEntry { schema, address, around, restarts: Mutex::default() });
         match lock(&self.buckets).entry(name.clone()) {
             hashbrown::hash_map::Entry::Occupied(_) => {
                 return Err(Error::BucketAlreadyExists { bucket: name });
             }
             hashbrown::hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(Arc::clone(&entry));
+                self.directory.enter(Arc::clone(&entry.address));
             }
         }
         // In a task of its own, so that a caller who stops waiting leaves no half-defined bucket.
@@ -72,15 +87,15 @@ impl Inner {
     }
 
     fn handle_of(&self, entry: &BucketEntry) -> Bucket {
-        let persister = self.persister.clone().filter(|_| entry.cell.is_some());
-        Bucket::new(entry.name().clone(), Arc::clone(&entry.slot), persister)
+        Bucket::new(Arc::clone(&entry.address), self.directory.clone())
     }
 
-    fn undefine(&self, entry: &BucketEntry, error: Error) -> Place<BucketMessage> {
-        let place = entry.slot.close(error);
+    fn undefine(&self, entry: &BucketEntry, error: Error) -> Place<BucketMessage, Arc<Instance>> {
+        let place = entry.slot().close(error);
+        self.directory.remove(&entry.address);
         let name = entry.name();
         let mut buckets = lock(&self.buckets);
-        if buckets.get(name).is_some_and(|current| Arc::ptr_eq(&current.slot, &entry.slot)) {
+        if buckets.get(name).is_some_and(|current| Arc::ptr_eq(&current.address, &entry.address)) {
             buckets.remove(name);
         }
         place
@@ -88,10 +103,10 @@ impl Inner {
 
     async fn start_bucket(self: &Arc<Self>, entry: &BucketEntry) -> Result<()> {
         let begun = Instant::now();
-        let subject = entry.slot.subject().clone();
+        let subject = entry.slot().subject().clone();
         let mut table = Table::new(Arc::clone(&entry.schema));
-        if let (Some(persister), Some(cell)) = (&self.persister, &entry.cell) {
-            let stored = entry.slot.while_open(self.load_or_start_empty(persister, entry)).await?;
+        if let (Some(persister), Some(cell)) = (&self.persister, entry.cell()) {
+            let stored = entry.slot().while_open(self.load_or_start_empty(persister, entry)).await?;
             let stored_revision = stored.as_ref().map_or(0, |snapshot| snapshot.revision);
             let mut altered = false;
             if let Some(snapshot) = stored {
@@ -131,20 +146,14 @@ impl Inner {
 
     async fn spawn_bucket(self: &Arc<Self>, entry: &BucketEntry, table: Table) -> Result<()> {
         self.admit()?;
-        let start = BucketStart {
-            table,
-            cell: entry.cell.clone(),
-            clock: Arc::clone(&self.clock),
-            bus: self.bus.clone(),
-            revision: Arc::clone(&entry.revision),
-        };
+        let instance = Arc::new(Instance::new(table, entry.around.clone()));
         let supervisor = self.supervisor()?.get_cell();
-        let spawned = BucketActor::spawn_linked(None, BucketActor, start, supervisor).await;
+        let spawned = BucketActor::spawn_linked(None, BucketActor, Arc::clone(&instance), supervisor).await;
         let (actor, _ended) = spawned.map_err(|error| Error::permanent("starting a bucket", error))?;
-        let subject = entry.slot.subject().clone();
+        let subject = entry.slot().subject().clone();
         let (id, unwanted) = (actor.get_id(), actor.get_cell());
         let alive = self.children.born(id, Child::Subject(subject.clone()));
-        if !entry.slot.started(actor) {
+        if !entry.slot().started(actor, instance) {
             // Stopped, dropped or detached meanwhile.
             self.children.dismiss(&subject);
             let _dead = unwanted.stop_and_wait(None, None).await;
@@ -159,17 +168,22 @@ impl Inner {
     /// Restarts a bucket from its last save and its unsaved commits.
     pub(super) async fn revive_bucket(self: &Arc<Self>, name: &BucketName) {
         let Some(entry) = lock(&self.buckets).get(name).cloned() else { return };
-        if matches!(entry.slot.place(), Place::Running(actor) if actor.get_status() < ActorStatus::Stopping) {
+        if matches!(entry.slot().place(), Place::Running(actor, _) if actor.get_status() < ActorStatus::Stopping) {
             // It was dropped and defined again meanwhile.
             return;
         }
-        if !entry.slot.restarting() {
+        let place = entry.slot().place();
+        if !entry.slot().restarting() {
             return;
+        }
+        if let Place::Running(_, instance) = place {
+            // A transaction may hold it still: nothing that it commits from here on would be saved or seen.
+            instance.retire();
         }
         let subject = Subject::Bucket(name.clone());
         if !lock(&entry.restarts).allow(Instant::now()) {
             let given_up = Error::GivenUp { subject: subject.clone(), restarts: RESTARTS, within: WITHIN };
-            entry.slot.close(given_up.clone());
+            entry.slot().close(given_up.clone());
             self.report(Failure::new(Some(subject), "restart", given_up, RESTARTS));
             return;
         }
@@ -178,12 +192,12 @@ impl Inner {
             match self.restart_bucket(&entry).await {
                 Ok(()) => return,
                 // Stopped, dropped or detached meanwhile.
-                Err(_) if matches!(entry.slot.place(), Place::Gone(_)) => return,
+                Err(_) if matches!(entry.slot().place(), Place::Gone(_)) => return,
                 Err(Error::Stopping) => return,
                 Err(error) => {
                     self.report(Failure::new(Some(subject.clone()), "restart", error.clone(), attempt));
                     if !error.is_retryable() {
-                        entry.slot.close(error);
+                        entry.slot().close(error);
                         return;
                     }
                 }
@@ -193,7 +207,7 @@ impl Inner {
                 tokio::time::sleep(pause).await;
                 Ok(())
             };
-            if entry.slot.while_open(rest).await.is_err() {
+            if entry.slot().while_open(rest).await.is_err() {
                 return;
             }
             pause = (pause * 2).min(LAST_PAUSE);
@@ -201,13 +215,13 @@ impl Inner {
     }
 
     async fn restart_bucket(self: &Arc<Self>, entry: &BucketEntry) -> Result<()> {
-        let (Some(persister), Some(cell)) = (&self.persister, &entry.cell) else {
-            let table = Table::empty_at(Arc::clone(&entry.schema), entry.revision.load(Ordering::Relaxed));
+        let (Some(persister), Some(cell)) = (&self.persister, entry.cell()) else {
+            let table = Table::empty_at(Arc::clone(&entry.schema), entry.around.revision.load(Ordering::Relaxed));
             return self.spawn_bucket(entry, table).await;
         };
         // Taken before the load: what is saved in between is in both, and nothing is in neither.
         let unsaved = cell.overlay();
-        let mut snapshot = entry.slot.while_open(persister.load_bucket(entry.name())).await?.unwrap_or_default();
+        let mut snapshot = entry.slot().while_open(persister.load_bucket(entry.name())).await?.unwrap_or_default();
         if let Some(change) = unsaved {
             snapshot.apply(&change);
             // The actor may have died before it could tell of its last change.
@@ -238,12 +252,12 @@ impl Inner {
         let name = entry.name();
         let subject = Subject::Bucket(name.clone());
         // Waits for the calls under way, and keeps new ones waiting until the outcome is known.
-        let _alone = entry.slot.exclusive().await?;
-        if let Place::Gone(error @ (Error::Stopping | Error::BucketNotDefined { .. })) = entry.slot.place() {
+        let _alone = entry.slot().exclusive().await?;
+        if let Place::Gone(error @ (Error::Stopping | Error::BucketNotDefined { .. })) = entry.slot().place() {
             // With any other error it was given up, and ending it is the way to define it anew.
             return Err(error);
         }
-        if let (Some(persister), Some(cell)) = (&self.persister, &entry.cell) {
+        if let (Some(persister), Some(cell)) = (&self.persister, entry.cell()) {
             let outcome = match fate {
                 Fate::Drop => persister.drop_stored(&subject).await,
                 Fate::Detach => persister.flush(Some(&subject)).await,
@@ -257,11 +271,11 @@ impl Inner {
             }
         }
         self.children.dismiss(&subject);
-        if let Place::Running(actor) = entry.slot.place() {
+        if let Place::Running(actor, _) = entry.slot().place() {
             // What was posted goes before the end; an actor that is dead already has nothing left to drain.
             let _dead = actor.drain_and_wait(None).await;
         }
-        if let Some(persister) = self.persister.as_ref().filter(|_| entry.cell.is_some()) {
+        if let Some(persister) = self.persister.as_ref().filter(|_| entry.cell().is_some()) {
             if fate == Fate::Detach
                 && let Err(error) = persister.flush(Some(&subject)).await
             {
@@ -272,7 +286,7 @@ impl Inner {
             // Not before its actor is dead: an event of it would be taken for a change of the next one of its name.
             persister.forget(&subject);
         }
-        if let Place::Running(actor) = self.undefine(entry, Error::BucketNotDefined { bucket: name.clone() }) {
+        if let Place::Running(actor, _) = self.undefine(entry, Error::BucketNotDefined { bucket: name.clone() }) {
             // It may have been restarted meanwhile. An actor that is dead already is as good as stopped.
             let _dead = actor.stop_and_wait(None, None).await;
         }
@@ -281,7 +295,7 @@ impl Inner {
 
     async fn resave(&self, persister: &Persister, cell: &Arc<BucketCell>, entry: &BucketEntry) {
         // One that is being restarted is waited for.
-        if let Ok(actor) = entry.slot.actor(Instant::now() + DEFAULT_TIMEOUT).await
+        if let Ok(actor) = entry.slot().actor(Instant::now() + DEFAULT_TIMEOUT).await
             && let Ok(ractor::rpc::CallResult::Success(Ok(snapshot))) = actor.call(BucketMessage::Snapshot, None).await
         {
             let revision = snapshot.revision;
@@ -293,10 +307,7 @@ impl Inner {
     /// A handle on a bucket that is defined.
     pub(super) fn bucket(&self, name: &str) -> Result<Bucket> {
         self.admit()?;
-        let name = BucketName::new(name)?;
-        let entry = lock(&self.buckets).get(&name).cloned();
-        let entry = entry.ok_or(Error::BucketNotDefined { bucket: name })?;
-        Ok(self.handle_of(&entry))
+        self.directory.bucket(name)
     }
 }
 

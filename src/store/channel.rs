@@ -187,7 +187,7 @@ impl Inner {
         let subject = live.slot.subject().clone();
         let (id, unwanted) = (actor.get_id(), actor.get_cell());
         let alive = self.children.born(id, Child::Subject(subject.clone()));
-        if !live.slot.started(actor) {
+        if !live.slot.started(actor, ()) {
             // Stopped, dropped or closed meanwhile.
             self.children.dismiss(&subject);
             let _dead = unwanted.stop_and_wait(None, None).await;
@@ -295,7 +295,7 @@ impl Inner {
             Place::Gone(error @ (Error::Stopping | Error::UnknownChannel { .. })) => return Err(error),
             // Calls that nobody waits for any more may still be in its mailbox: they come before this one. One that is
             // dead has nothing left to handle.
-            Place::Running(actor) => drop(actor.call(ChannelMessage::Stats, None).await),
+            Place::Running(actor, ()) => drop(actor.call(ChannelMessage::Stats, None).await),
             Place::Starting | Place::Gone(_) => {}
         }
         if let Some(persister) = &live.start.persister {
@@ -313,7 +313,7 @@ impl Inner {
         }
         self.children.dismiss(&subject);
         let place = live.slot.close(Error::UnknownChannel { id: id.to_string() });
-        if let Place::Running(actor) = place {
+        if let Place::Running(actor, ()) = place {
             // An actor that is dead already is as good as stopped.
             let _dead = actor.stop_and_wait(None, None).await;
         }

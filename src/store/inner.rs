@@ -1,6 +1,6 @@
 //! What a store is made of, shared by its handles and its supervisor.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
@@ -10,6 +10,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, ChannelId, StoreName, Subject};
+use crate::bucket::Directory;
 use crate::bus::{Bus, SubscriptionGuard};
 use crate::persistence::{OnError, Persister, PersisterActor};
 use crate::store::bucket::BucketEntry;
@@ -27,6 +28,10 @@ pub(super) struct Inner {
     pub(super) persister: Option<Persister>,
     pub(super) on_error: Option<OnError>,
     pub(super) buckets: Mutex<HashMap<BucketName, Arc<BucketEntry>>>,
+    /// Where handles find the buckets.
+    pub(super) directory: Directory,
+    /// Numbers the commits of all buckets.
+    pub(super) commits: Arc<AtomicU64>,
     pub(super) channels: Mutex<HashMap<ChannelId, Arc<ChannelEntry>>>,
     pub(super) children: Children,
     pub(super) supervisor: OnceCell<ActorRef<SupervisorMessage>>,
@@ -66,6 +71,8 @@ impl Inner {
             persister,
             on_error,
             buckets: Mutex::new(HashMap::new()),
+            directory: Directory::default(),
+            commits: Arc::default(),
             channels: Mutex::new(HashMap::new()),
             children: Children::default(),
             supervisor: OnceCell::new(),
@@ -154,7 +161,7 @@ impl Inner {
     pub(super) fn orphaned(&self) {
         self.begin_to_stop();
         for entry in lock(&self.buckets).values() {
-            entry.slot.close(Error::Stopping);
+            entry.slot().close(Error::Stopping);
         }
         for live in lock(&self.channels).values().filter_map(|entry| entry.live()) {
             live.slot.close(Error::Stopping);
@@ -168,7 +175,7 @@ impl Inner {
             self.begin_to_stop();
             let buckets: Vec<_> = lock(&self.buckets).values().cloned().collect();
             for entry in &buckets {
-                entry.slot.drain().await;
+                entry.slot().drain().await;
             }
             let channels: Vec<_> = lock(&self.channels).values().cloned().collect();
             for live in channels.iter().filter_map(|entry| entry.live()) {
