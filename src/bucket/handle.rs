@@ -126,11 +126,8 @@ impl Bucket {
     /// # Errors
     /// As [`insert`](Self::insert); `Validation` and `InvalidValue` name the record, counted from 0.
     pub async fn insert_many<I: IntoObject>(&self, list: impl IntoIterator<Item = I>) -> Result<Vec<Arc<Record>>> {
-        let list: Result<Vec<Object>> = list
-            .into_iter()
-            .enumerate()
-            .map(|(at, data)| object(data).map_err(|error| error.of_item(at)))
-            .collect();
+        let list: Result<Vec<Object>> =
+            list.into_iter().enumerate().map(|(at, data)| object(data).map_err(|error| error.of_item(at))).collect();
         match self.write(Write::InsertMany(list?)).await? {
             Written::Records(records) => Ok(records),
             _ => Err(unexpected()),
@@ -161,12 +158,7 @@ impl Bucket {
     ///
     /// # Errors
     /// As [`update`](Self::update), and `VersionMismatch`.
-    pub async fn update_if(
-        &self,
-        key: impl Into<Key>,
-        version: u64,
-        changes: impl IntoObject,
-    ) -> Result<Arc<Record>> {
+    pub async fn update_if(&self, key: impl Into<Key>, version: u64, changes: impl IntoObject) -> Result<Arc<Record>> {
         record(self.write(Write::UpdateIf(key.into(), version, object(changes)?)).await?)
     }
 

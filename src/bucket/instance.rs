@@ -100,10 +100,6 @@ impl Instance {
         &self.subject
     }
 
-    pub(crate) fn name(&self) -> &BucketName {
-        &self.name
-    }
-
     pub(crate) fn now(&self) -> i64 {
         self.around.clock.now_ms()
     }

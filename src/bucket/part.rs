@@ -108,12 +108,7 @@ impl TransactionBucket {
     ///
     /// # Errors
     /// As [`update`](Self::update), and `VersionMismatch`.
-    pub async fn update_if(
-        &self,
-        key: impl Into<Key>,
-        version: u64,
-        changes: impl IntoObject,
-    ) -> Result<Arc<Record>> {
+    pub async fn update_if(&self, key: impl Into<Key>, version: u64, changes: impl IntoObject) -> Result<Arc<Record>> {
         self.record(Write::UpdateIf(key.into(), version, object(changes)?)).await
     }
 

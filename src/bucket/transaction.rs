@@ -214,11 +214,7 @@ impl Transaction {
     }
 
     /// Works on the part in a bucket, which begins with the first such work. The lock is held for moments only.
-    pub(super) async fn part<T>(
-        &self,
-        address: &Arc<Address>,
-        work: impl FnOnce(&mut Part) -> Result<T>,
-    ) -> Result<T> {
+    pub(super) async fn part<T>(&self, address: &Arc<Address>, work: impl FnOnce(&mut Part) -> Result<T>) -> Result<T> {
         tokio::task::coop::consume_budget().await;
         let began = self.parts().as_ref().ok_or(Error::TransactionClosed)?.contains_key(&address.name);
         if !began {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ractor::RpcReplyPort;
-use tokio::time::Instant;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Outcome, Result};

@@ -702,8 +702,7 @@ impl<W> DirtySet<W> {
     pub(super) fn join(&mut self, subjects: &[&Subject]) {
         self.groups += 1;
         let group = Some(self.groups);
-        let known: Vec<u64> =
-            subjects.iter().filter_map(|subject| self.entries.get(*subject)?.group).collect();
+        let known: Vec<u64> = subjects.iter().filter_map(|subject| self.entries.get(*subject)?.group).collect();
         let members = |subject: &Subject, entry: &Entry| {
             subjects.contains(&subject) || entry.group.is_some_and(|group| known.contains(&group))
         };

@@ -138,9 +138,7 @@ impl ReadSet {
     }
 
     fn sees(&self, record: &Record) -> bool {
-        self.whole
-            || self.keys.contains(record.key())
-            || self.predicates.iter().any(|filter| filter.matches(record))
+        self.whole || self.keys.contains(record.key()) || self.predicates.iter().any(|filter| filter.matches(record))
     }
 
     /// Whether any change after `revision` touches it, or too many came to know.
@@ -160,7 +158,10 @@ impl ReadSet {
     }
 
     /// Whether a record that expired meanwhile was read.
-    pub(super) fn check_expired<'a>(&self, mut expired: impl Iterator<Item = &'a Arc<Record>>) -> Result<(), Overtaken> {
+    pub(super) fn check_expired<'a>(
+        &self,
+        mut expired: impl Iterator<Item = &'a Arc<Record>>,
+    ) -> Result<(), Overtaken> {
         match expired.find(|record| self.sees(record)) {
             Some(record) => Err(Overtaken(Some(record.key().clone()))),
             None => Ok(()),

@@ -174,7 +174,13 @@ impl Draft {
     ///
     /// # Errors
     /// As [`Table::plan`], but for unique values and room, which are checked at the commit; `Conflict`.
-    pub fn write(&mut self, table: &Table, write: Write, number: Option<i64>, draws: &mut Draws<'_>) -> Result<Written> {
+    pub fn write(
+        &mut self,
+        table: &Table,
+        write: Write,
+        number: Option<i64>,
+        draws: &mut Draws<'_>,
+    ) -> Result<Written> {
         self.advance(table, draws.now)?;
         match write {
             Write::Insert(input) => self.insert(table, input, number, draws).map(Written::Record),

@@ -26,7 +26,6 @@ pub struct BucketEvent {
     pub change: Change,
 }
 
-
 /// Why a record is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

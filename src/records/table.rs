@@ -433,8 +433,7 @@ impl Table {
     /// The whole table as an adapter keeps it; shares the records.
     pub fn snapshot(&self) -> BucketSnapshot {
         let records = self.all().cloned().collect();
-        let mut snapshot =
-            BucketSnapshot::new(self.schema.schema_version(), self.revision, self.counter, records);
+        let mut snapshot = BucketSnapshot::new(self.schema.schema_version(), self.revision, self.counter, records);
         snapshot.requests = self.requests.all().cloned().collect();
         snapshot
     }
@@ -455,9 +454,9 @@ impl Table {
                 twice.push(record.key().clone());
             }
         }
-        let expiring = records.iter().filter_map(|record| {
-            Some(((record.metadata.expires_at?, schema.place_of(record)), Arc::clone(record)))
-        });
+        let expiring = records
+            .iter()
+            .filter_map(|record| Some(((record.metadata.expires_at?, schema.place_of(record)), Arc::clone(record))));
         table.expiry = expiring.collect();
         let rules = schema.indexes.iter();
         table.indexes = rules.map(|rule| Index::build(rule, &schema, records.iter())).collect();

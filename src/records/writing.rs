@@ -149,9 +149,7 @@ impl Table {
                 self.schema.check_version(old, expected)?;
                 self.plan_edit(old, Edit::Merge(changes), at, Written::Record)
             }
-            Write::Patch(key, patch) => {
-                self.plan_edit(self.live(&key, at)?, Edit::Patch(patch), at, Written::Record)
-            }
+            Write::Patch(key, patch) => self.plan_edit(self.live(&key, at)?, Edit::Patch(patch), at, Written::Record),
             Write::Delete(key) => match self.get(&key, at) {
                 Some(record) => {
                     let steps = Steps::One(Step::Delete(Arc::clone(record), Cause::Requested));

@@ -11,7 +11,7 @@ use crate::base::blocking;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, Subject};
 use crate::base::slot::{Place, Slot};
-use crate::bucket::{Address, Bucket, BucketSlot, BucketActor, BucketMessage, DEFAULT_TIMEOUT, Instance, Surroundings};
+use crate::bucket::{Address, Bucket, BucketActor, BucketMessage, BucketSlot, DEFAULT_TIMEOUT, Instance, Surroundings};
 use crate::persistence::{BucketCell, Cell, LoadFailure, Persister};
 use crate::records::{BucketDefinition, BucketSnapshot, Restored, Schema, Table};
 use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
@@ -120,11 +120,16 @@ impl Inner {
                 persister.rewritten(&subject, table.revision());
             }
             let (count, took) = (table.len(), begun.elapsed());
+            let crowded = entry.schema.max_size().is_some_and(|max_size| count > max_size);
             if let Err(error) = self.spawn_bucket(entry, table).await {
                 persister.forget(&subject);
                 return Err(error);
             }
             persister.recovered(&subject, count, took);
+            if crowded && let Place::Running(actor, _) = entry.slot().place() {
+                // An actor that has died meanwhile makes room with its next insert.
+                let _dead = actor.send_message(BucketMessage::Trim);
+            }
             return Ok(());
         }
         self.spawn_bucket(entry, table).await

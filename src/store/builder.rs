@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::ActorCell;
 
@@ -18,6 +19,7 @@ pub struct StoreBuilder {
     pub(super) options: PersistenceOptions,
     pub(super) on_error: Option<OnError>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) ttl_check_interval: Duration,
 }
 
 impl fmt::Debug for StoreBuilder {
@@ -38,6 +40,7 @@ impl StoreBuilder {
             options: PersistenceOptions::default(),
             on_error: None,
             clock: Arc::new(SystemClock),
+            ttl_check_interval: Duration::from_secs(1),
         }
     }
 
@@ -68,6 +71,13 @@ impl StoreBuilder {
     /// The clock that records are stamped by; default: the operating system's.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// How often records that have expired are removed; default 1 s, zero turns it off. They are absent from every
+    /// answer from the moment at which they expire, removed or not.
+    pub fn ttl_check_interval(mut self, interval: Duration) -> Self {
+        self.ttl_check_interval = interval;
         self
     }
 

@@ -7,7 +7,7 @@ use ractor::{Actor, ActorCell};
 use crate::base::blocking;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, ChannelId, StoreName};
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, TransactionBuilder};
 use crate::bus::{Bus, Pattern, Subscription};
 use crate::channel::{Channel, ChannelEvents};
 use crate::persistence::{DirtySink, Health, PersistenceStats, Persister};
@@ -15,6 +15,7 @@ use crate::records::BucketDefinition;
 use crate::sds::ChannelOptions;
 use crate::store::bucket::Fate;
 use crate::store::builder::StoreBuilder;
+use crate::store::expiry;
 use crate::store::inner::{Inner, lock, report};
 use crate::store::report::{StopReport, StoreStats};
 use crate::store::supervisor::Supervisor;
@@ -58,7 +59,7 @@ impl Store {
     }
 
     pub(super) async fn launch(builder: StoreBuilder, above: Option<ActorCell>) -> Result<Self> {
-        let StoreBuilder { name, adapter, options, on_error, clock } = builder;
+        let StoreBuilder { name, adapter, options, on_error, clock, ttl_check_interval } = builder;
         let name = StoreName::new(&name)?;
         options.validate()?;
         let for_bus = on_error.clone();
@@ -98,6 +99,9 @@ impl Store {
             }
             return Err(error);
         }
+        if !ttl_check_interval.is_zero() {
+            expiry::tick(&inner, ttl_check_interval);
+        }
         Ok(Self { inner })
     }
 
@@ -126,6 +130,51 @@ impl Store {
     /// `BucketNotDefined`, `InvalidName`, `Stopping`.
     pub fn bucket(&self, name: &str) -> Result<Bucket> {
         self.inner.bucket(name)
+    }
+
+    /// A transaction over any of the buckets: what the function reads holds until the commit, and what it writes is
+    /// applied as a whole or not at all. Serializable, optimistic: where something that was read has changed meanwhile,
+    /// the transaction fails with `Conflict`, or is repeated, see [`TransactionBuilder::retry`].
+    ///
+    /// ```
+    /// use ractor_persistence::base::error::Error;
+    /// use ractor_persistence::bucket::Retry;
+    /// use ractor_persistence::record;
+    /// use ractor_persistence::records::{BucketDefinition, Field, Patch};
+    /// use ractor_persistence::store::Store;
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let store = Store::builder("bank").start().await?;
+    /// let account = |name| {
+    ///     BucketDefinition::new(name).key("id").field("id", Field::string()).field("amount", Field::int().min(0))
+    /// };
+    /// let savings = store.define_bucket(account("savings")).await?;
+    /// let current = store.define_bucket(account("current")).await?;
+    /// savings.insert(record! { "id": "ada", "amount": 100 }).await?;
+    /// current.insert(record! { "id": "ada", "amount": 0 }).await?;
+    /// store
+    ///     .transaction(|tx| async move {
+    ///         tx.bucket("savings")?.patch("ada", Patch::new().increment("amount", -30)).await?;
+    ///         tx.bucket("current")?.patch("ada", Patch::new().increment("amount", 30)).await?;
+    ///         Ok::<_, Error>(())
+    ///     })
+    ///     .retry(Retry::default())
+    ///     .await?;
+    /// assert_eq!(current.get("ada").await?.unwrap().get("amount"), Some(&30.into()));
+    /// # Ok::<_, Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn transaction<'a, F>(&self, function: F) -> TransactionBuilder<'a, F> {
+        TransactionBuilder::new(self.inner.directory.clone(), function)
+    }
+
+    /// Removes the records that have expired, in all buckets, without waiting for the next tick; answers how many.
+    ///
+    /// # Errors
+    /// `Timeout`, `ActorLost`, `Stopping`.
+    pub async fn purge_expired(&self) -> Result<usize> {
+        self.inner.admit()?;
+        self.inner.purge_expired().await
     }
 
     /// Ends a bucket and deletes what is stored of it. Handles then get `BucketNotDefined`.

@@ -11,6 +11,7 @@ mod bucket;
 mod builder;
 mod channel;
 mod children;
+mod expiry;
 mod handle;
 mod inner;
 mod report;
