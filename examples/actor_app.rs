@@ -63,7 +63,7 @@ impl Actor for Clerk {
             }
             ClerkMessage::Ship(order) => {
                 let shipped = Write::Update(order.into(), record! { "state": "shipped" });
-                cast!(bucket, BucketMessage::Post(shipped))?;
+                cast!(bucket, BucketMessage::Post(shipped.into()))?;
             }
         }
         Ok(())

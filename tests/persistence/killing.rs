@@ -361,7 +361,7 @@ async fn what_was_posted_before_a_detachment_is_saved_with_the_rest() {
     let bucket = store.define_bucket(items("items")).await.unwrap();
     let actor = bucket.actor().await.unwrap();
     for id in 0..10_000 {
-        actor.cast(BucketMessage::Post(Write::Insert(record! { "id": id, "text": "posted" }))).unwrap();
+        actor.cast(BucketMessage::Post(Write::Insert(record! { "id": id, "text": "posted" }).into())).unwrap();
     }
     store.detach_bucket("items").await.unwrap();
     assert_eq!(stored(&adapter, "items").await.unwrap().len(), 10_000);

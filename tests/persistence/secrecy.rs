@@ -88,7 +88,7 @@ async fn health_errors_events_and_logs_never_contain_what_is_in_a_record() {
     for error in &refused {
         writeln!(said, "{error} {:?}", std::error::Error::source(error).map(ToString::to_string)).unwrap();
     }
-    bucket.actor().await.unwrap().cast(BucketMessage::Post(Write::Insert(secret()))).unwrap();
+    bucket.actor().await.unwrap().cast(BucketMessage::Post(Write::Insert(secret()).into())).unwrap();
 
     // Failures of all kinds.
     for error in [transient(), permanent(), unknown()] {
