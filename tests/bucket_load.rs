@@ -1,7 +1,7 @@
 //! An upgrade finds every record that an earlier release stored, brought into the form that the new definition asks for,
 //! or it changes nothing on disk and says which records do not fit. Without it an upgrade would ruin what is stored.
 
-#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by unwrapping it")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,7 +2,7 @@
 //! update, and a definition that has faults itself never becomes a bucket. Without it a bucket would hold what its readers
 //! cannot read.
 
-#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests say what they expect by unwrapping it")]
 
 use std::process::Command;
 use std::sync::Arc;

@@ -291,8 +291,11 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::base::value::Key;
+    use crate::records::change::BucketSnapshot;
     use crate::records::definition::BucketDefinition;
     use crate::records::field::{Field, Generated};
     use crate::records::schema::Draws;
@@ -515,5 +518,48 @@ mod tests {
         assert_eq!(shown, r#"Patch [("set", "a.b"), ("unset", "c"), ("increment", "d"), ("push", "e")]"#);
         assert_eq!(Patch::new().set("a", 1), Patch::new().set("a", 1.0), "equal values, equal patches");
         assert!(Patch::new().set("a", 1) != Patch::new().push("a", 1) && Patch::new().is_empty());
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::Int),
+            (-3_i64..3).prop_map(Value::Int),
+            any::<f64>().prop_map(Value::Float),
+            "[a-c]{0,6}".prop_map(Value::from),
+            Just(Value::from(vec![1, 2])),
+            Just(Value::Object(record! { "city": "Brno", "x": { "y": 1 } })),
+        ]
+    }
+
+    fn operations() -> impl Strategy<Value = Patch> {
+        let roots = vec!["name", "count", "role", "score", "tags", "address", "stats", "free", "nothing", "new"];
+        let rests = vec!["", "", "", ".city", ".x", ".x.y", ".seen", ".n"];
+        let path = (proptest::sample::select(roots), proptest::sample::select(rests));
+        let path = path.prop_map(|(root, rest)| format!("{root}{rest}"));
+        let operation = (path, 0..4, values()).prop_map(|(path, which, value)| match which {
+            0 => Patch::new().set(path, value),
+            1 => Patch::new().unset(path),
+            2 => Patch::new().increment(path, if value.as_f64().is_some() { value } else { 1.into() }),
+            _ => Patch::new().push(path, value),
+        });
+        proptest::collection::vec(operation, 0..6).prop_map(|operations| Patch {
+            operations: operations.into_iter().flat_map(|patch| patch.operations).collect(),
+        })
+    }
+
+    proptest! {
+        /// What one check accepts, the other does: a record that was patched can be loaded, and is loaded as it was.
+        #[test]
+        fn what_a_patch_makes_can_be_loaded(patch in operations()) {
+            let table = ada();
+            let old = table.get(&Key::from(1)).unwrap();
+            let Ok(Changed { values, extra, .. }) = table.schema().fields_of_patch(old, patch) else { return Ok(()) };
+            let new = Record { values, extra, ..Record::clone(old) };
+            let packed = rmp_serde::to_vec_named(&BucketSnapshot::new(1, 1, 0, vec![new.clone().into()])).unwrap();
+            let restored = Table::restore(Arc::clone(table.schema()), rmp_serde::from_slice(&packed).unwrap()).unwrap();
+            prop_assert!(!restored.altered);
+            prop_assert_eq!(&**restored.table.get(&Key::from(1)).unwrap(), &new);
+        }
     }
 }
