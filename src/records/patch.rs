@@ -287,3 +287,281 @@ impl fmt::Debug for Patch {
         f.debug_list().entries(operations).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::value::Key;
+    use crate::records::change::BucketSnapshot;
+    use crate::records::definition::BucketDefinition;
+    use crate::records::field::{Field, Generated};
+    use crate::records::schema::Draws;
+    use crate::records::table::{Table, Write};
+
+    fn definition() -> BucketDefinition {
+        BucketDefinition::new("p")
+            .key("id")
+            .field("id", Field::int())
+            .field("stamp", Field::int().generated(Generated::Timestamp))
+            .field("name", Field::string().required().max_length(5))
+            .field("count", Field::int().max(100))
+            .field("role", Field::string().default("user"))
+            .field("score", Field::float())
+            .field("tags", Field::array().max_length(3))
+            .field("address", Field::object())
+            .field("stats", Field::object().default(record! { "seen": 1 }))
+    }
+
+    /// A table with one record, of key 1.
+    fn table(definition: BucketDefinition, data: Object) -> Table {
+        let mut table = Table::new(Arc::new(Schema::new(definition).unwrap()));
+        let mut uuid = uuid::Uuid::new_v4;
+        let plan = table.plan(Write::Insert(data), &mut Draws { now: 7, uuid: &mut uuid }).unwrap();
+        let _commit = table.apply(plan);
+        table
+    }
+
+    fn patch(table: &Table, patch: Patch) -> Result<Object> {
+        let record = table.get(&Key::from(1)).unwrap();
+        let before = Record::clone(record);
+        let changed = table.schema().fields_of_patch(record, patch);
+        assert_eq!(**record, before, "the record itself never changes");
+        let Changed { values, extra, expires_at } = changed?;
+        assert_eq!(expires_at, Expiry::Default);
+        let fields = table.schema().fields.iter().zip(values);
+        Ok(fields.filter_map(|(field, value)| Some((field.name.clone(), value?))).chain(extra).collect())
+    }
+
+    fn ada() -> Table {
+        let data = record! {
+            "id": 1, "name": "Ada", "tags": ["a"], "address": { "city": "London", "geo": { "x": 1 } }, "free": { "n": 1 },
+            "nothing": null,
+        };
+        table(definition(), data)
+    }
+
+    #[track_caller]
+    fn issues(refused: Result<Object>) -> Vec<(String, IssueCode)> {
+        let Err(Error::Validation { issues, .. }) = refused else { panic!("{refused:?}") };
+        issues.into_iter().map(|issue| (issue.field, issue.code)).collect()
+    }
+
+    fn one(field: &str, code: IssueCode) -> Vec<(String, IssueCode)> {
+        vec![(field.to_owned(), code)]
+    }
+
+    #[test]
+    fn operations_apply_in_order_each_to_what_the_earlier_ones_left() {
+        let patched = patch(
+            &ada(),
+            Patch::new()
+                .set("name", "Bob")
+                .set("address.city", "Brno")
+                .set("address.geo.y.z", 2)
+                .unset("address.geo.x")
+                .unset("address.no.such.thing")
+                .increment("count", 2)
+                .increment("count", 40)
+                .increment("free.n", 0.5)
+                .increment("free.m.deep", -3)
+                .increment("score", 1)
+                .increment("nothing", 1)
+                .push("tags", "b")
+                .push("tags", vec![1, 2])
+                .push("lists.new", Value::Null)
+                .set("gone", 1)
+                .unset("gone"),
+        );
+        let expected = record! {
+            "stamp": 7, "name": "Bob", "count": 42, "role": "user", "score": 1.0, "tags": ["a", "b", [1, 2]],
+            "address": { "city": "Brno", "geo": { "y": { "z": 2 } } }, "stats": { "seen": 1 },
+            "free": { "n": 1.5, "m": { "deep": -3 } }, "nothing": 1, "lists": { "new": [null] },
+        };
+        assert_eq!(patched.unwrap(), expected);
+    }
+
+    #[test]
+    fn an_increment_of_what_is_absent_or_null_by_two_is_two() {
+        for (path, by) in [("count", Value::Int(2)), ("nothing", Value::Int(2)), ("new.a.b", Value::Int(2))] {
+            let patched = patch(&ada(), Patch::new().increment(path, by.clone())).unwrap();
+            let found = Value::Object(patched).at(path).cloned();
+            assert_eq!(format!("{found:?}"), format!("{:?}", Some(by)), "{path}");
+        }
+        let patched = patch(&ada(), Patch::new().increment("nothing", 2.0)).unwrap();
+        assert_eq!(format!("{:?}", patched.get("nothing")), "Some(Float(2.0))");
+    }
+
+    #[test]
+    fn a_patch_whose_last_operation_fails_applies_none() {
+        // That the record is as it was is checked at each patch.
+        let fine = || Patch::new().set("name", "Eve").increment("count", 1).push("tags", 1);
+        patch(&ada(), fine()).unwrap();
+        for (last, expected) in [
+            (fine().increment("name", 1), one("name", IssueCode::Type)),
+            (fine().increment("free", 1), one("free", IssueCode::Type)),
+            (fine().push("name", 1), one("name", IssueCode::Type)),
+            (fine().set("name.first", 1), one("name.first", IssueCode::Type)),
+            (fine().unset("tags.0"), one("tags.0", IssueCode::Type)),
+            (fine().increment("free.n", i64::MAX), one("free.n", IssueCode::Max)),
+            (fine().increment("count", i64::MAX), one("count", IssueCode::Max)),
+            // These are what an update would find.
+            (fine().increment("count", 100), one("count", IssueCode::Max)),
+            (fine().increment("count", 0.5), one("count", IssueCode::Type)),
+            (fine().push("tags", 1).push("tags", 2), one("tags", IssueCode::MaxLength)),
+            (fine().set("free.n", f64::NAN), one("free.n", IssueCode::Type)),
+            (fine().set("score", f64::MAX).increment("score", f64::MAX), one("score", IssueCode::Type)),
+            (fine().increment("free.n", f64::INFINITY), one("free.n", IssueCode::Type)),
+            (fine().unset("name"), one("name", IssueCode::Required)),
+            (fine().set("name", Value::Null), one("name", IssueCode::Required)),
+            (fine().set("address", 1), one("address", IssueCode::Type)),
+        ] {
+            assert_eq!(issues(patch(&ada(), last.clone())), expected, "{last:?}");
+        }
+        let several = Patch::new().set("free.n", f64::NAN).set("address", 1).set("name", "too long");
+        let expected = [("name", IssueCode::MaxLength), ("address", IssueCode::Type), ("free.n", IssueCode::Type)];
+        assert_eq!(issues(patch(&ada(), several)), expected.map(|(field, code)| (field.to_owned(), code)));
+    }
+
+    #[test]
+    fn what_no_record_could_take_is_an_invalid_argument() {
+        let long = vec!["a"; 65].join(".");
+        for refused in [
+            Patch::new().set("id", 2),
+            Patch::new().unset("id"),
+            Patch::new().set("id.x", 2),
+            Patch::new().increment("stamp", 1),
+            Patch::new().set("_version", 2),
+            Patch::new().set("_expires_at", 2),
+            Patch::new().push("_created_at.x", 2),
+            Patch::new().set("", 1),
+            Patch::new().set("a..b", 1),
+            Patch::new().unset(".a"),
+            Patch::new().push("a.", 1),
+            Patch::new().set(long.as_str(), 1),
+            Patch::new().increment("count", "1"),
+            Patch::new().increment("count", Value::Null),
+        ] {
+            let outcome = patch(
+                &ada(),
+                Patch { operations: [Patch::new().set("name", "Eve").operations, refused.operations.clone()].concat() },
+            );
+            assert!(matches!(outcome, Err(Error::InvalidArgument { .. })), "{refused:?}: {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_patch_makes_is_bounded_like_input() {
+        let deep = |levels: usize| (0..levels).fold(Value::Null, |inner, _| vec![inner].into());
+        patch(&ada(), Patch::new().set("free.a.b", deep(61))).unwrap();
+        for refused in [
+            Patch::new().set("free.a.b", deep(62)),
+            Patch::new().set("address.a", deep(63)),
+            Patch::new().push("tags", deep(63)),
+            Patch::new().set("new", "x".repeat(16 << 20)),
+        ] {
+            let outcome = patch(&ada(), refused);
+            assert!(matches!(outcome, Err(Error::InvalidValue { .. })), "{outcome:?}");
+        }
+        let path = vec!["a"; 64].join(".");
+        patch(&ada(), Patch::new().set(path, 1)).unwrap();
+    }
+
+    #[test]
+    fn bk_10_a_default_is_made_per_record_null_stays_and_unset_brings_it_back() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        let made = Field::int().default_with(move || i64::try_from(counted.fetch_add(1, Ordering::Relaxed)).unwrap());
+        let calls = || calls.load(Ordering::Relaxed);
+        let definition = BucketDefinition::new("d").key("id").field("id", Field::int()).field("made", made);
+        let mut table = table(definition, record! { "id": 1 });
+        let mut uuid = uuid::Uuid::new_v4;
+        let mut insert = |data: Object| {
+            let plan = table.plan(Write::Insert(data), &mut Draws { now: 7, uuid: &mut uuid }).unwrap();
+            table.apply(plan).written.into_record().unwrap().get("made").cloned()
+        };
+        assert_eq!(insert(record! { "id": 2 }), Some(Value::Int(1)));
+        assert_eq!(calls(), 2);
+        assert_eq!(insert(record! { "id": 3, "made": null }), Some(Value::Null));
+        assert_eq!(calls(), 2);
+        let made = |operations| patch(&table, operations).unwrap().get("made").cloned();
+        assert_eq!(made(Patch::new().set("made", Value::Null)), Some(Value::Null));
+        assert_eq!(made(Patch::new().unset("made")), Some(Value::Int(2)), "the default again");
+        assert_eq!(made(Patch::new().unset("made").unset("made").increment("made", 10)), Some(Value::Int(13)));
+        assert_eq!(made(Patch::new().unset("made").set("made", 5)), Some(Value::Int(5)), "not asked for one in vain");
+        assert_eq!(calls(), 4);
+    }
+
+    #[test]
+    fn unset_puts_a_default_back_that_later_operations_find() {
+        let patched = patch(&ada(), Patch::new().set("role", "x").unset("role").set("stats.seen", 9).unset("stats"));
+        let patched = patched.unwrap();
+        assert_eq!(
+            (patched.get("role"), patched.get("stats")),
+            (Some(&"user".into()), Some(&record! { "seen": 1 }.into()))
+        );
+        let patched =
+            patch(&ada(), Patch::new().set("stats.seen", 9).unset("stats").increment("stats.seen", 1)).unwrap();
+        assert_eq!(patched.get("stats"), Some(&record! { "seen": 2 }.into()));
+        let panics = Field::int().default_with(|| -> i64 { panic!("a default") });
+        let panicking = table(definition().field("made", panics), record! { "id": 1, "name": "x", "made": 1 });
+        let outcome = patch(&panicking, Patch::new().unset("made"));
+        assert!(matches!(outcome, Err(Error::UserCode { place: "default_with" })));
+    }
+
+    #[test]
+    fn a_patch_shows_its_paths_and_not_what_it_writes() {
+        let shown =
+            format!("{:?}", Patch::new().set("a.b", "secret").unset("c").increment("d", 4_711).push("e", "secret"));
+        assert_eq!(shown, r#"Patch [("set", "a.b"), ("unset", "c"), ("increment", "d"), ("push", "e")]"#);
+        assert_eq!(Patch::new().set("a", 1), Patch::new().set("a", 1.0), "equal values, equal patches");
+        assert!(Patch::new().set("a", 1) != Patch::new().push("a", 1) && Patch::new().is_empty());
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::Int),
+            (-3_i64..3).prop_map(Value::Int),
+            any::<f64>().prop_map(Value::Float),
+            "[a-c]{0,6}".prop_map(Value::from),
+            Just(Value::from(vec![1, 2])),
+            Just(Value::Object(record! { "city": "Brno", "x": { "y": 1 } })),
+        ]
+    }
+
+    fn operations() -> impl Strategy<Value = Patch> {
+        let roots = vec!["name", "count", "role", "score", "tags", "address", "stats", "free", "nothing", "new"];
+        let rests = vec!["", "", "", ".city", ".x", ".x.y", ".seen", ".n"];
+        let path = (proptest::sample::select(roots), proptest::sample::select(rests));
+        let path = path.prop_map(|(root, rest)| format!("{root}{rest}"));
+        let operation = (path, 0..4, values()).prop_map(|(path, which, value)| match which {
+            0 => Patch::new().set(path, value),
+            1 => Patch::new().unset(path),
+            2 => Patch::new().increment(path, if value.as_f64().is_some() { value } else { 1.into() }),
+            _ => Patch::new().push(path, value),
+        });
+        proptest::collection::vec(operation, 0..6).prop_map(|operations| Patch {
+            operations: operations.into_iter().flat_map(|patch| patch.operations).collect(),
+        })
+    }
+
+    proptest! {
+        /// What one check accepts, the other does: a record that was patched can be loaded, and is loaded as it was.
+        #[test]
+        fn what_a_patch_makes_can_be_loaded(patch in operations()) {
+            let table = ada();
+            let old = table.get(&Key::from(1)).unwrap();
+            let Ok(Changed { values, extra, .. }) = table.schema().fields_of_patch(old, patch) else { return Ok(()) };
+            let new = Record { values, extra, ..Record::clone(old) };
+            let packed = rmp_serde::to_vec_named(&BucketSnapshot::new(1, 1, 0, vec![new.clone().into()])).unwrap();
+            let restored = Table::restore(Arc::clone(table.schema()), rmp_serde::from_slice(&packed).unwrap()).unwrap();
+            prop_assert!(!restored.altered);
+            prop_assert_eq!(&**restored.table.get(&Key::from(1)).unwrap(), &new);
+        }
+    }
+}

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::base::error::{Error, Result};
 use crate::base::value::{FieldsDeserializer, Key, Object, Text, Value};
 
-/// The metadata names, in the order in which they are shown; input cannot set them.
+/// The metadata names, in the order in which they are shown; input sets none of them but `_expires_at`.
 pub const METADATA: [&str; 4] = ["_version", "_created_at", "_updated_at", "_expires_at"];
 
 /// The declared field names of a bucket, kept once for all of its records.

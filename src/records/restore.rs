@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 
 use crate::base::error::{Error, Misfit, Result};
 use crate::base::value::Key;
@@ -51,7 +51,7 @@ impl Table {
             if !altered && Arc::ptr_eq(&record.layout, &schema.layout) {
                 // It was checked against this very definition when it was written or loaded.
             } else if let Err(reason) = fit(&schema, steps, record, &mut findings)? {
-                misfits.add(record.key().clone(), reason);
+                misfits.add(record.place, record.key(), reason);
             }
             if let Some(number) = schema.highest_number(&record.values, &record.key) {
                 counter = counter.max(number);
@@ -67,13 +67,9 @@ impl Table {
         let (mut table, twice) = Table::from_parts(schema, records, counter, revision);
         requests.into_iter().for_each(|request| table.requests.push(request));
         for key in twice {
-            misfits.add(key, "two records have this key");
+            misfits.add(u64::MAX, &key, "two records have this key");
         }
-        for (index, record, next) in table.collisions() {
-            let reason = format!("two records share a value of unique index {index}");
-            misfits.add(record.key().clone(), reason.clone());
-            misfits.add(next.key().clone(), reason);
-        }
+        find_shared_values(&table, &mut misfits);
         misfits.check(table.schema(), stored)?;
         Ok(Restored { table, altered })
     }
@@ -132,9 +128,22 @@ fn find_met_keys(records: &[Arc<Record>], old_keys: &[Key], misfits: &mut Misfit
             }
             Entry::Occupied(mut entry) => {
                 if let Some(earlier) = entry.get_mut().take() {
-                    misfits.add(old_keys[earlier].clone(), REASON);
+                    misfits.add(records[earlier].place, &old_keys[earlier], REASON);
                 }
-                misfits.add(old_keys[at].clone(), REASON);
+                misfits.add(record.place, &old_keys[at], REASON);
+            }
+        }
+    }
+}
+
+/// Adds the records that share a value of a unique index, each once.
+fn find_shared_values(table: &Table, misfits: &mut Misfits) {
+    let mut told = HashSet::new();
+    for (index, record, next) in table.collisions() {
+        for record in [record, next] {
+            if told.insert(record.key()) {
+                let reason = format!("another record has the same value of unique index {index}");
+                misfits.add(record.place, record.key(), reason);
             }
         }
     }
@@ -158,17 +167,21 @@ fn sort(records: &mut [Arc<Record>]) -> bool {
     true
 }
 
+/// What does not fit. Adapters give records in any order; those that are listed are the first ones of the bucket.
 #[derive(Default)]
 struct Misfits {
-    listed: Vec<Misfit>,
+    /// Sorted by place.
+    listed: Vec<(u64, Misfit)>,
     total: usize,
 }
 
 impl Misfits {
-    fn add(&mut self, key: Key, reason: impl Into<String>) {
+    fn add(&mut self, place: u64, key: &Key, reason: impl Into<String>) {
         self.total += 1;
-        if self.listed.len() < LISTED {
-            self.listed.push(Misfit::new(key, reason));
+        let at = self.listed.partition_point(|(earlier, _)| *earlier <= place);
+        if at < LISTED {
+            self.listed.truncate(LISTED - 1);
+            self.listed.insert(at, (place, Misfit::new(key.clone(), reason)));
         }
     }
 
@@ -180,7 +193,7 @@ impl Misfits {
             bucket: schema.bucket().clone(),
             from,
             to: schema.schema_version(),
-            records: std::mem::take(&mut self.listed),
+            records: self.listed.drain(..).map(|(_, misfit)| misfit).collect(),
             total: self.total,
         })
     }
