@@ -279,7 +279,7 @@ fn steps_may_swap_keys_and_a_missing_step_changes_nothing() {
     let table = restore(swapped, stored()).unwrap();
     let seen: Vec<_> = table.all().map(|record| (record.key().to_string(), record.get("n").cloned())).collect();
     assert_eq!(seen, [("a".to_owned(), Some(Value::Int(2))), ("b".to_owned(), Some(Value::Int(1)))]);
-    assert_eq!((table.revision(), table.get(&"a".into()).map(|record| record.place())), (5, Some(0)));
+    assert_eq!((table.revision(), table.get(&"a".into(), 0).map(|record| record.place())), (5, Some(0)));
     assert_eq!(restore(users().schema_version(9), stored()).unwrap().len(), 2);
 }
 

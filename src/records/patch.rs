@@ -1,8 +1,5 @@
 //! Changes by path: several operations on one record, all of them or none.
 
-// Integrated next: the table's write that takes a patch.
-#![allow(dead_code)]
-
 use std::fmt;
 
 use serde::Serialize;
@@ -301,7 +298,8 @@ mod tests {
     use crate::records::definition::BucketDefinition;
     use crate::records::field::{Field, Generated};
     use crate::records::schema::Draws;
-    use crate::records::table::{Table, Write};
+    use crate::records::table::Table;
+    use crate::records::write::Write;
 
     fn definition() -> BucketDefinition {
         BucketDefinition::new("p")
@@ -327,7 +325,7 @@ mod tests {
     }
 
     fn patch(table: &Table, patch: Patch) -> Result<Object> {
-        let record = table.get(&Key::from(1)).unwrap();
+        let record = table.get(&Key::from(1), 0).unwrap();
         let before = Record::clone(record);
         let changed = table.schema().fields_of_patch(record, patch);
         assert_eq!(**record, before, "the record itself never changes");
@@ -555,13 +553,13 @@ mod tests {
         #[test]
         fn what_a_patch_makes_can_be_loaded(patch in operations()) {
             let table = ada();
-            let old = table.get(&Key::from(1)).unwrap();
+            let old = table.get(&Key::from(1), 0).unwrap();
             let Ok(Changed { values, extra, .. }) = table.schema().fields_of_patch(old, patch) else { return Ok(()) };
             let new = Record { values, extra, ..Record::clone(old) };
             let packed = rmp_serde::to_vec_named(&BucketSnapshot::new(1, 1, 0, vec![new.clone().into()])).unwrap();
             let restored = Table::restore(Arc::clone(table.schema()), rmp_serde::from_slice(&packed).unwrap()).unwrap();
             prop_assert!(!restored.altered);
-            prop_assert_eq!(&**restored.table.get(&Key::from(1)).unwrap(), &new);
+            prop_assert_eq!(&**restored.table.get(&Key::from(1), 0).unwrap(), &new);
         }
     }
 }

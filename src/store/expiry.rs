@@ -14,21 +14,27 @@ const PER_TURN: usize = 1_000;
 
 /// Starts the ticks, which end with the store.
 pub(super) fn tick(inner: &Arc<Inner>, interval: Duration) {
-    let store = Arc::downgrade(inner);
-    tokio::spawn(async move {
+    let (store, going) = (Arc::downgrade(inner), inner.going());
+    let ticking = async move {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first tick is at once, and nothing has expired yet.
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            let Some(inner) = Weak::upgrade(&store).filter(|inner| !inner.is_stopping()) else { return };
-            if let Err(error) = inner.unless_stopping(inner.purge_expired()).await
+            let Some(inner) = Weak::upgrade(&store) else { return };
+            if let Err(error) = inner.purge_expired().await
                 && !matches!(error, Error::Stopping)
             {
                 // It is tried again at the next tick; until then nobody sees what has expired.
                 tracing::debug!(store = %inner.name, error = &error as &dyn std::error::Error, "not purged");
             }
+        }
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = ticking => {}
+            () = going => {}
         }
     });
 }

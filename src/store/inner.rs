@@ -37,7 +37,7 @@ pub(super) struct Inner {
     pub(super) supervisor: OnceCell<ActorRef<SupervisorMessage>>,
     stopping: AtomicBool,
     /// Closed when stopping begins: ends what would outlast it.
-    going: Semaphore,
+    going: Arc<Semaphore>,
     /// What the one shutdown reported.
     stopped: OnceCell<StopReport>,
     /// Keeps the dirty set subscribed to the bus.
@@ -77,7 +77,7 @@ impl Inner {
             children: Children::default(),
             supervisor: OnceCell::new(),
             stopping: AtomicBool::new(false),
-            going: Semaphore::new(0),
+            going: Arc::new(Semaphore::new(0)),
             stopped: OnceCell::new(),
             _dirty: dirty,
         }
@@ -104,6 +104,13 @@ impl Inner {
             // It has no permits: this ends when it is closed.
             _ = self.going.acquire() => Err(Error::Stopping),
         }
+    }
+
+    /// Ends when stopping begins; keeps nothing of the store alive.
+    pub(super) fn going(&self) -> impl Future<Output = ()> + Send + 'static {
+        let going = Arc::clone(&self.going);
+        // It has no permits: this ends when it is closed.
+        async move { drop(going.acquire().await.map(drop)) }
     }
 
     pub(super) fn is_stopping(&self) -> bool {
