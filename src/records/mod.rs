@@ -30,6 +30,9 @@ mod span;
 mod table;
 mod view;
 
+#[cfg(test)]
+mod tests;
+
 pub use change::{BucketChange, BucketDelta, BucketSnapshot, ChangeSet};
 pub use cursor::Cursor;
 pub use definition::{BucketDefinition, Field, Generated, MAX_FIELDS, MAX_INDEX_PATHS, MAX_INDEXES};
