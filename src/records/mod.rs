@@ -5,9 +5,13 @@
 //! that is handed out never changes; a unique value has one holder.
 //!
 //! [`BucketDefinition`] and [`Field`] (`definition`) are what users say, [`Schema`] (`schema`, `date`) is that checked,
-//! [`Record`] (`record`) one record, [`Table`] (`table`, `index`) all of them, [`Filter`] (`filter`) which are asked for,
-//! `restore` the way from a stored bucket to a table, `change` what an adapter is given, `event` what subscribers are
-//! told.
+//! [`Record`] (`record`, `select`) one record, [`Table`] (`table`, `place`, `index`) all of them, `restore` the way from a
+//! stored bucket to a table, `change` what an adapter is given, `event` what subscribers are told.
+//!
+//! Reads run on a [`View`] (`view`, `aggregate`): [`Filter`] (`filter`, `path`, `matcher`) says which records, [`Query`] and
+//! [`Page`] (`query`, `cursor`) in which order and how many, `plan` finds the way with the fewest entries, `span` cuts runs
+//! out of an index. A view never changes, so that reads wait for no write and all of an answer is of one revision. What is
+//! answered never depends on the plan.
 
 mod aggregate;
 mod change;
