@@ -164,20 +164,20 @@ impl Filter {
 
     /// Both hold.
     pub fn and(self, other: Self) -> Self {
-        let (depth, take) = (self.depth.max(other.depth), |filter: Self| match filter.node {
-            Node::And(parts) => parts,
-            _ => vec![filter],
-        });
-        Self::join(take(self), take(other), depth, Node::And)
+        let take = |filter: Self| match filter.node {
+            Node::And(parts) => (parts, filter.depth - 1),
+            node => (vec![Self { node, ..filter }], filter.depth),
+        };
+        Self::join(take(self), take(other), Node::And)
     }
 
     /// One of the two holds, or both.
     pub fn or(self, other: Self) -> Self {
-        let (depth, take) = (self.depth.max(other.depth), |filter: Self| match filter.node {
-            Node::Or(parts) => parts,
-            _ => vec![filter],
-        });
-        Self::join(take(self), take(other), depth, Node::Or)
+        let take = |filter: Self| match filter.node {
+            Node::Or(parts) => (parts, filter.depth - 1),
+            node => (vec![Self { node, ..filter }], filter.depth),
+        };
+        Self::join(take(self), take(other), Node::Or)
     }
 
     /// It does not hold.
@@ -212,17 +212,13 @@ impl Filter {
         Self::leaf(Node::Range(path.into(), lower, upper))
     }
 
-    /// Joins parts that are no such junctions themselves.
-    fn join(mut parts: Vec<Self>, more: Vec<Self>, depth: usize, node: fn(Vec<Self>) -> Node) -> Self {
-        parts.extend(more);
+    /// Joins parts that are no such junctions themselves; with each list comes how deep its deepest part is.
+    fn join(one: (Vec<Self>, usize), other: (Vec<Self>, usize), node: fn(Vec<Self>) -> Node) -> Self {
+        let (mut parts, depth) = (one.0, one.1.max(other.1) + 1);
+        parts.extend(other.0);
         match <[Self; 1]>::try_from(parts) {
             Ok([only]) => only,
-            Err(parts) => {
-                let inner = parts.iter().map(|part| part.depth).max().unwrap_or(0);
-                // A poisoned part poisons the whole.
-                let depth = if depth > MAX_FILTER_DEPTH { depth } else { inner + 1 };
-                Self { node: node(parts), depth }.bounded()
-            }
+            Err(parts) => Self { node: node(parts), depth }.bounded(),
         }
     }
 
@@ -376,7 +372,7 @@ impl PartialEq for Filter {
 impl From<Object> for Filter {
     fn from(object: Object) -> Self {
         let parts = object.into_iter().map(|(name, value)| Self::eq(name.as_str(), value)).collect();
-        Self::join(parts, Vec::new(), 1, Node::And)
+        Self::join((parts, 1), (Vec::new(), 0), Node::And)
     }
 }
 

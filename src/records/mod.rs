@@ -4,12 +4,20 @@
 //! Invariants: a refused write changes nothing; the revision rises by one at each commit and never otherwise; a record
 //! that is handed out never changes; a unique value has one holder.
 //!
-//! [`BucketDefinition`] (`definition`), [`Field`] (`field`), [`Ttl`] (`ttl`) and [`Format`] (`format`, `date`) are what
-//! users say, [`Schema`] (`schema`) is that without faults (`verify`). Input becomes fields in `fill` (`generate`) and
+//! What users say is [`BucketDefinition`] (`definition`), [`Field`] (`field`), [`Ttl`] (`ttl`) and [`Format`] (`format`,
+//! `date`); [`Schema`] (`schema`) is that without faults (`verify`). Input becomes fields in `fill` (`generate`) and
 //! [`Patch`] (`patch`), and is checked in `check` and `limits`; `user_code` is where a user's closures are called.
-//! [`Record`] (`record`) is one record, [`Table`] (`table`, `index`, `place`) all of them, [`Filter`] (`filter`) which are
-//! asked for, `restore` the way from a stored bucket to a table (`migrate`: that of earlier versions), `change` what an
-//! adapter is given, `event` what subscribers are told.
+//! [`Record`] (`record`, `select`, `packed`) is one record, [`Table`] (`table`, `keys`, `place`, `index`) all of them,
+//! `restore` the way from a stored bucket to a table (`migrate`: that of earlier versions).
+//!
+//! [`Write`] (`write`) is what can be asked for, `writing` plans and checks it, [`Request`] (`requests`) is one with an id;
+//! [`Draft`] (`draft`) is a transaction's part, [`ReadSet`] (`conflict`) what it has read. `change` is what an adapter is
+//! given, `event` what subscribers are told.
+//!
+//! Reads run on a [`View`] (`view`, `aggregate`): [`Filter`] (`filter`, `path`, `matcher`) says which records, [`Query`] and
+//! [`Page`] (`query`, `cursor`) in which order and how many, `plan` finds the way with the fewest entries, `span` cuts runs
+//! out of an index. A view never changes, so that reads wait for no write and all of an answer is of one revision. What is
+//! answered never depends on the plan.
 
 mod aggregate;
 mod change;
@@ -49,6 +57,9 @@ mod verify;
 mod view;
 mod write;
 mod writing;
+
+#[cfg(test)]
+mod tests;
 
 pub use change::{BucketChange, BucketDelta, BucketSnapshot, ChangeSet};
 pub use conflict::ReadSet;

@@ -64,7 +64,8 @@ enum Order<'q> {
 }
 
 impl<'q> Way<'q> {
-    pub(super) fn new(view: &View, query: &'q Query) -> Self {
+    /// The way with the fewest entries; `limited` says that the answer may end before all of them are looked at.
+    pub(super) fn new(view: &View, query: &'q Query, limited: bool) -> Self {
         let found = Found::best(view, &query.filter, view.order.len());
         match order(view, query) {
             Order::Bucket { backward } => match found {
@@ -78,9 +79,9 @@ impl<'q> Way<'q> {
                     (None, found) => Self::Gather(found),
                     (Some(walk), None) => Self::Walk { walk, instead: None },
                     (Some(walk), Some(found)) => {
-                        if walk.estimate <= found.estimate || (walk.exact && query.limit.is_some()) {
+                        if walk.estimate <= found.estimate || (walk.exact && limited) {
                             Self::Walk { walk, instead: None }
-                        } else if query.limit.is_some() {
+                        } else if limited {
                             // The first hits may come early; if not, little is lost.
                             Self::Walk { walk, instead: Some((found.estimate / 4, found)) }
                         } else {
@@ -153,7 +154,9 @@ impl<'q> Found<'q> {
         };
         if view.finds_keys() {
             for keys in conjuncts.iter().filter_map(|conjunct| conjunct.own_keys(key_field)) {
-                let (estimate, exact) = (keys.len(), conjuncts.len() == 1);
+                // One key is never worse than a scan, even of an empty bucket.
+                let estimate = if keys.len() == 1 { limit.min(1) } else { keys.len() };
+                let exact = conjuncts.len() == 1;
                 take(Self { parts: vec![Part::Keys(keys)], estimate, exact, disjoint: true });
             }
         }

@@ -101,16 +101,17 @@ impl View {
     /// `InvalidArgument`, see [`Filter`].
     pub fn find(&self, query: &Query) -> Result<Vec<Arc<Record>>> {
         query.check()?;
-        if let Some(postings) = self.simple(query) {
-            let records = postings.map_or_else(Vec::new, |postings| {
-                let mut records = Vec::with_capacity(postings.len());
-                records.extend(self.live(postings.iter()).cloned());
-                records
-            });
-            return Ok(records);
-        }
-        let found = self.answer(query, None);
-        Ok(self.shown(query, found))
+        Ok(self.found_by(query, query.limit))
+    }
+
+    fn found_by(&self, query: &Query, limit: Option<usize>) -> Vec<Arc<Record>> {
+        let Some(postings) = self.simple(query) else {
+            let found = self.answer(query, None, limit);
+            return self.shown(query, found);
+        };
+        let postings = postings.map(Postings::iter).into_iter().flatten();
+        let limit = limit.unwrap_or(usize::MAX);
+        self.live(postings).skip(query.offset).take(limit).cloned().collect()
     }
 
     /// The first of the records that a query asks for.
@@ -118,8 +119,9 @@ impl View {
     /// # Errors
     /// As [`find`](Self::find).
     pub fn find_one(&self, query: &Query) -> Result<Option<Arc<Record>>> {
+        query.check()?;
         let limit = query.limit.map_or(1, |limit| limit.min(1));
-        Ok(self.find(&query.clone().limit(limit))?.pop())
+        Ok(self.found_by(query, Some(limit)).pop())
     }
 
     /// How many records a filter matches.
@@ -166,8 +168,7 @@ impl View {
             Origin::AfterKey(key) => Some(Position { values: Vec::new(), place: Place::Key(key.clone()) }),
         };
         // One more tells whether there are more.
-        let query = &query.clone().limit(page.limit.saturating_add(1));
-        let mut found = self.answer(query, after.as_ref());
+        let mut found = self.answer(query, after.as_ref(), Some(page.limit.saturating_add(1)));
         let has_more = found.len() > page.limit;
         found.truncate(page.limit);
         let next_cursor = match found.last() {
@@ -187,7 +188,7 @@ impl View {
     /// As [`find`](Self::find).
     pub fn explain(&self, query: &Query) -> Result<Explain> {
         query.check()?;
-        Ok(Way::new(self, query).explain(self))
+        Ok(Way::new(self, query, query.limit.is_some()).explain(self))
     }
 
     /// Whether records can be found by their keys.
@@ -215,7 +216,7 @@ impl View {
     /// The commonest query, one equality that one index answers in bucket order, without a plan.
     fn simple(&self, query: &Query) -> Option<Option<&Postings>> {
         let Node::Eq(path, value) = &query.filter.node else { return None };
-        if !query.order.is_empty() || query.offset != 0 || query.limit.is_some() || query.select.is_some() {
+        if !query.order.is_empty() || query.select.is_some() {
             return None;
         }
         let fits = |rule: &super::schema::IndexRule| matches!(&*rule.paths, [own] if own.text == *path);
@@ -286,14 +287,14 @@ impl View {
         }
     }
 
-    /// What a query asks for, after a position where one is given: in order, offset and limit applied.
-    fn answer<'v>(&'v self, query: &Query, after: Option<&Position>) -> Vec<&'v Arc<Record>> {
-        let mut taken = Taken { skip: query.offset, limit: query.limit.unwrap_or(usize::MAX), records: Vec::new() };
+    /// What a query asks for, after a position where one is given: in order, its offset and this limit applied.
+    fn answer<'v>(&'v self, query: &Query, after: Option<&Position>, limit: Option<usize>) -> Vec<&'v Arc<Record>> {
+        let mut taken = Taken { skip: query.offset, limit: limit.unwrap_or(usize::MAX), records: Vec::new() };
         if taken.limit == 0 {
             return taken.records;
         }
         let sorter = Sorter::new(self, query);
-        let way = match Way::new(self, query) {
+        let way = match Way::new(self, query, limit.is_some()) {
             // The position is one of another filter with the same order: its place alone says nothing here.
             way if after.is_some_and(|after| !seekable(query, after)) => match way {
                 Way::Scan { .. } => Way::Gather(None),
