@@ -14,22 +14,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::Actor;
 use ractor_persistence::adapters::redb::RedbAdapter;
 use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::name::{BucketKey, BucketName, StoreName};
-use ractor_persistence::base::value::Object;
 use ractor_persistence::bucket::Bucket;
 use ractor_persistence::persistence::{Commit, Save, StorageAdapter};
-use ractor_persistence::record;
-use ractor_persistence::records::{
-    BucketChange, BucketDefinition, BucketDelta, BucketSnapshot, Field, Metadata, Record, Schema, Table,
-};
+use ractor_persistence::records::{BucketChange, BucketDelta, BucketSnapshot, Metadata, Record, Schema, Table};
 use ractor_persistence::store::Store;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+mod support;
+use support::{Bare, BareCall, Goal, Report, data, definition, in_flight};
+
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
-const IN_FLIGHT: usize = 1_000;
 
 fn main() {
     let smoke = std::env::args().any(|argument| argument == "--smoke");
@@ -46,131 +44,7 @@ fn main() {
     }
 }
 
-// ---- the report
-
-enum Goal {
-    AtLeast(f64),
-    AtMost(f64),
-}
-
-#[derive(Default)]
-struct Report(Vec<(String, String, String, f64, Goal)>);
-
-impl Report {
-    /// Medians of both sides, and the median of their ratios per round.
-    fn add(&mut self, what: &str, floor: &str, rounds: &[(Duration, Duration)], per: usize, goal: Goal) {
-        let median = |mut values: Vec<f64>| {
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
-        let ratio = |(measured, floor): &(Duration, Duration)| match goal {
-            // A rate: how much of the floor's rate is left.
-            Goal::AtLeast(_) => floor.as_secs_f64() / measured.as_secs_f64(),
-            // A time: how many times the floor's.
-            Goal::AtMost(_) => measured.as_secs_f64() / floor.as_secs_f64(),
-        };
-        let micros = |pick: fn(&(Duration, Duration)) -> Duration| {
-            let values = rounds.iter().map(|round| pick(round).as_secs_f64() * 1e6 / per as f64).collect();
-            format!("{:>12.2} us", median(values))
-        };
-        let measured = format!("{what:<46}{}", micros(|round| round.0));
-        let floor = format!("{floor:<44}{}", micros(|round| round.1));
-        let ratio = median(rounds.iter().map(ratio).collect());
-        println!("  {what}: {ratio:.2}");
-        self.0.push((measured, floor, String::new(), ratio, goal));
-    }
-
-    fn print(&self) {
-        println!("\n{:<61}{:<59}{:>8}  goal", "measured", "floor", "ratio");
-        for (measured, floor, _, ratio, goal) in &self.0 {
-            let (goal, met) = match goal {
-                Goal::AtLeast(goal) => (format!(">= {goal:.2} of its rate"), ratio >= goal),
-                Goal::AtMost(goal) => (format!("<= {goal:.2} of its time"), ratio <= goal),
-            };
-            let verdict = if met { "met" } else { "MISSED" };
-            println!("{measured}  {floor}  {ratio:>6.2}  {goal}: {verdict}");
-        }
-    }
-}
-
 // ---- calls
-
-/// About 200 bytes of fields.
-fn data(number: usize) -> Object {
-    record! {
-        "id": number as i64, "name": format!("user number {number}"), "email": format!("user.{number}@example.com"),
-        "role": "member", "city": "Ostrava-Poruba", "score": number as f64 * 0.5, "active": true,
-        "note": "thirty-six letters make up a remark.", "logins": 17,
-    }
-}
-
-fn definition(name: &str) -> BucketDefinition {
-    BucketDefinition::new(name)
-        .key("id")
-        .field("id", Field::int())
-        .field("name", Field::string().required())
-        .field("email", Field::string())
-        .field("role", Field::string().default("member"))
-        .field("city", Field::string())
-        .field("score", Field::float())
-        .field("active", Field::bool())
-        .field("note", Field::string())
-        .field("logins", Field::int().default(0))
-}
-
-/// Takes the same payload as an insert, and answers.
-struct Bare;
-
-struct BareCall(Object, RpcReplyPort<usize>);
-
-#[cfg(feature = "cluster")]
-impl ractor::Message for BareCall {}
-
-#[cfg_attr(feature = "async-trait", ractor::async_trait)]
-impl Actor for Bare {
-    type Msg = BareCall;
-    type State = usize;
-    type Arguments = ();
-
-    async fn pre_start(&self, _: ActorRef<BareCall>, (): ()) -> Result<usize, ActorProcessingErr> {
-        Ok(0)
-    }
-
-    async fn handle(
-        &self,
-        _: ActorRef<BareCall>,
-        BareCall(data, port): BareCall,
-        state: &mut usize,
-    ) -> Result<(), ActorProcessingErr> {
-        *state += data.len();
-        let _gone = port.send(*state);
-        Ok(())
-    }
-}
-
-/// Runs `total` calls, `IN_FLIGHT` at a time, and times them.
-async fn in_flight<F, Fut>(total: usize, call: F) -> Duration
-where
-    F: Fn(usize) -> Fut + Clone + Send + 'static,
-    Fut: Future<Output = ()> + Send,
-{
-    let each = total / IN_FLIGHT;
-    let begun = Instant::now();
-    let tasks: Vec<_> = (0..IN_FLIGHT)
-        .map(|task| {
-            let call = call.clone();
-            tokio::spawn(async move {
-                for number in 0..each {
-                    call(task * each + number).await;
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.unwrap();
-    }
-    begun.elapsed()
-}
 
 async fn inserts(bucket: &Bucket, total: usize) -> Duration {
     let inserting = bucket.clone();
