@@ -115,6 +115,43 @@ fn a_cursor_is_good_for_its_bucket_and_order_only() {
     assert!(is_refused(ordered.view().paginate(&by_a, &Page::new(1).after_key(1))));
 }
 
+/// The filter fixes what the order sorts by: then the place in a cursor of another value says nothing.
+#[test]
+fn a_cursor_of_another_value_than_the_filter_fixes_goes_on_by_that_value() {
+    let by_a = |value: i64, direction| Query::new(Filter::eq("a", value)).order_by("a", direction);
+    for definition in [definition(), definition().index(["a"]), definition().index(["a", "b"]), definition().ordered()]
+    {
+        let view = numbered(definition, 9).view();
+        for (direction, after, before) in [(Direction::Ascending, 2, 0), (Direction::Descending, 0, 2)] {
+            for more in [None, Some("b")] {
+                let query = |value| match more {
+                    Some(path) => by_a(value, direction).order_by(path, direction),
+                    None => by_a(value, direction),
+                };
+                let cursor = view.paginate(&query(1), &Page::new(2)).unwrap().next_cursor.unwrap();
+                let page = Page::new(9).after(cursor);
+                let all = view.find(&query(after)).unwrap();
+                assert_eq!((all.len(), view.paginate(&query(after), &page).unwrap().records), (3, all));
+                assert!(view.paginate(&query(before), &page).unwrap().records.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_of_many_off_an_index_are_the_first_of_the_whole_order() {
+    let mut bucket = Bucket::new(definition());
+    for key in 0..2_000_i64 {
+        bucket.add(key, record! { "a": key * 7_919 % 101, "b": key * 31 % 17 });
+    }
+    let query = Query::all().order_by("b", Direction::Descending).order_by("a", Direction::Ascending);
+    let all = bucket.find(query.clone());
+    for (offset, limit) in [(0, 1), (0, 10), (5, 31), (32, 1), (100, 100), (1_999, 5), (0, 5_000)] {
+        let part = bucket.find(query.clone().offset(offset).limit(limit));
+        assert_eq!(part, all[offset..all.len().min(offset + limit)], "{offset} {limit}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_a_page_panic(text in "[A-Za-z0-9_-]{0,40}|.{0,20}", flip in any::<(prop::sample::Index, u8)>()) {
