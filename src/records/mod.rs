@@ -15,6 +15,7 @@ mod definition;
 mod event;
 mod filter;
 mod index;
+#[cfg(any(feature = "redb", test))]
 mod packed;
 mod place;
 mod record;
