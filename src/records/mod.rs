@@ -38,6 +38,7 @@ mod keys;
 mod limits;
 mod matcher;
 mod migrate;
+#[cfg(any(feature = "redb", test))]
 mod packed;
 mod patch;
 mod path;

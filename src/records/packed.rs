@@ -206,7 +206,7 @@ mod tests {
 
         #[test]
         fn records_that_are_read_one_after_another_are_those_that_the_deserializer_reads(
-            records in proptest::collection::vec((records(), any::<bool>()), 0..30),
+            records in proptest::collection::vec((records(), any::<bool>()), 0..12),
         ) {
             let mut unpacker = Unpacker::default();
             for (mut record, bound) in records {

@@ -10,6 +10,7 @@ mod json;
 mod key;
 mod object;
 mod order;
+#[cfg(any(feature = "redb", test))]
 mod packed;
 mod ser;
 mod stored;
@@ -21,6 +22,7 @@ pub use object::Object;
 pub use ser::{IntoObject, to_value};
 pub use text::Text;
 
+#[cfg(any(feature = "redb", test))]
 pub(crate) use packed::{Reader, write};
 
 /// Deepest nesting that input may have.

@@ -420,7 +420,7 @@ mod tests {
             agrees(&"x".repeat(length).into());
             agrees(&Value::Bytes(vec![7; length].into()));
             agrees(&vec![Value::Null; length].into());
-            agrees(&Value::Object((0..length).map(|number| (format!("{number:05}"), number as i64)).collect()));
+            agrees(&Value::Object((0..length).map(|number| (format!("{number:05}"), Value::Null)).collect()));
         }
         for number in [0, 127, 128, 255, 256, 65_535, 65_536, u64::from(u32::MAX), 1 << 32, u64::MAX] {
             let mut out = Vec::new();

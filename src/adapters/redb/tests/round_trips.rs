@@ -41,6 +41,41 @@ async fn every_kind_of_value_key_and_metadata_survives_a_reopening() {
     assert!(matches!(loaded.records[0].get("whole"), Some(Value::Float(_))));
 }
 
+#[tokio::test]
+async fn runs_of_new_records_come_between_those_that_are_there_and_over_those_of_their_keys() {
+    let place = Place::new();
+    let adapter = place.open().await;
+    let record = |key: i64, text: &str| with_text(key, key.unsigned_abs(), text);
+    let mut model = BucketSnapshot::new(1, 1, 0, (0..300).map(|number| record(number * 10, "old")).collect());
+    adapter.save_bucket(&bucket("users"), &BucketChange::Full(model.clone())).await.unwrap();
+    let long = "long ".repeat(100);
+    let between = (1..7).chain(11..14).chain(21..23);
+    // With keys that are there at its beginning, in it and at its end.
+    let across = 40..=80;
+    // More than is put into the tree at once, at its end.
+    let behind = 5_000..9_000;
+    let mut upserts: Vec<_> = between.chain(across).map(|key| record(key, "new")).collect();
+    upserts.extend(behind.map(|key| record(key, &long)));
+    upserts.extend((0..10).map(|number| with_text(format!("text {number}"), 10_000 + number, "new")));
+    upserts.extend((1..10).map(|number| record(-number, "new")));
+    // Of two records with one key the later one counts, wherever they are.
+    upserts.extend([record(3, "newer"), record(60, "newer"), record(5_000, "newer")]);
+    let change = BucketChange::Delta(BucketDelta { upserts, ..delta(2) });
+    adapter.save_bucket(&bucket("users"), &change).await.unwrap();
+    close(adapter).await;
+
+    model.apply(&change);
+    let of = |records: &[Arc<Record>]| {
+        // The later one of each key.
+        let texts = records.iter().map(|record| (record.key().clone(), record.get("text").cloned()));
+        texts.collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let loaded = place.open().await.load_bucket(&bucket("users")).await.unwrap().unwrap();
+    assert_eq!(of(&loaded.records), of(&model.records));
+    assert_eq!(loaded.records.len(), of(&model.records).len());
+    assert!(loaded.records.is_sorted_by_key(|record| record.key().clone()));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Full(Vec<u8>),
