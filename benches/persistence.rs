@@ -25,7 +25,7 @@ use ractor_persistence::store::Store;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 mod support;
-use support::{Bare, BareCall, Goal, Report, data, definition, in_flight};
+use support::{Bare, BareCall, Goal, Report, all_data, data, definition, in_flight};
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 
@@ -48,10 +48,10 @@ fn main() {
 
 async fn inserts(bucket: &Bucket, total: usize) -> Duration {
     let inserting = bucket.clone();
-    let took = in_flight(total, move |number| {
+    let took = in_flight(all_data(0, total), move |data| {
         let bucket = inserting.clone();
         async move {
-            bucket.insert(data(number)).await.unwrap();
+            bucket.insert(data).await.unwrap();
         }
     })
     .await;
@@ -71,11 +71,11 @@ async fn calls(smoke: bool, report: &mut Report) {
     let (mut to_bare, mut to_plain) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         let calling = bare.clone();
-        let floor = in_flight(total, move |number| {
+        let floor = in_flight(all_data(0, total), move |data| {
             let bare = calling.clone();
             async move {
                 let limit = Some(Duration::from_secs(5));
-                bare.call(|port| BareCall(data(number), port), limit).await.unwrap().unwrap();
+                bare.call(|port| BareCall(data, port), limit).await.unwrap().unwrap();
             }
         })
         .await;

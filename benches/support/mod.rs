@@ -119,20 +119,24 @@ impl Actor for Bare {
     }
 }
 
-/// Runs `total` calls, `IN_FLIGHT` at a time, and times them.
-pub async fn in_flight<F, Fut>(total: usize, call: F) -> Duration
+/// Calls once per payload, `IN_FLIGHT` at a time, and times that. The payloads are there before the clock starts.
+pub async fn in_flight<P, F, Fut>(payloads: Vec<P>, call: F) -> Duration
 where
-    F: Fn(usize) -> Fut + Clone + Send + 'static,
+    P: Send + 'static,
+    F: Fn(P) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + Send,
 {
-    let each = total / IN_FLIGHT;
+    let each = payloads.len().div_ceil(IN_FLIGHT);
+    let mut payloads = payloads.into_iter();
+    let shares: Vec<Vec<P>> = (0..IN_FLIGHT).map(|_| payloads.by_ref().take(each).collect()).collect();
     let begun = Instant::now();
-    let tasks: Vec<_> = (0..IN_FLIGHT)
-        .map(|task| {
+    let tasks: Vec<_> = shares
+        .into_iter()
+        .map(|share| {
             let call = call.clone();
             tokio::spawn(async move {
-                for number in 0..each {
-                    call(task * each + number).await;
+                for payload in share {
+                    call(payload).await;
                 }
             })
         })
@@ -141,4 +145,9 @@ where
         task.await.unwrap();
     }
     begun.elapsed()
+}
+
+/// So many records' data, the first of them with this number.
+pub fn all_data(first: usize, total: usize) -> Vec<Object> {
+    (first..first + total).map(data).collect()
 }

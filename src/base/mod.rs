@@ -3,7 +3,8 @@
 //! Each of these exists once in the crate: [`error`] the one error type and the plain facts that it carries, [`name`]
 //! names and ids, [`value`] what records hold, [`durability`] when a write counts as safe, [`clock`] the time of day,
 //! [`codec`] the MessagePack envelope, [`frame`] one checksummed record, [`disk`] the seam to the file system,
-//! [`blocking`] the one way onto the blocking pool, `slot` where handles find an actor, `utc` dates in names.
+//! [`blocking`] the one way onto the blocking pool, `slot` where handles find an actor, `patience`
+//! timeouts for many calls, `utc` dates in names.
 
 pub mod blocking;
 pub mod clock;
@@ -13,6 +14,7 @@ pub mod durability;
 pub mod error;
 pub mod frame;
 pub mod name;
+pub(crate) mod patience;
 pub(crate) mod slot;
 pub(crate) mod utc;
 pub mod value;

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::base::error::{Error, Outcome, Result};
 use crate::base::name::Subject;
+use crate::base::patience::Patience;
 
 /// How many calls one subject admits at a time; others wait within their timeout.
 const ADMITTED: u32 = 1_024;
@@ -19,6 +20,7 @@ pub(crate) struct Slot<M, S = ()> {
     subject: Subject,
     place: watch::Sender<Place<M, S>>,
     admission: Semaphore,
+    patience: Patience,
 }
 
 /// Where the actor is.
@@ -49,7 +51,8 @@ impl<M, S> std::fmt::Debug for Slot<M, S> {
 
 impl<M: Message, S: Clone> Slot<M, S> {
     pub(crate) fn new(subject: Subject) -> Self {
-        Self { subject, place: watch::Sender::new(Place::Starting), admission: Semaphore::new(ADMITTED as usize) }
+        let (place, admission) = (watch::Sender::new(Place::Starting), Semaphore::new(ADMITTED as usize));
+        Self { subject, place, admission, patience: Patience::default() }
     }
 
     pub(crate) fn subject(&self) -> &Subject {
@@ -189,7 +192,6 @@ impl<M: Message, S: Clone> Slot<M, S> {
         message: impl FnOnce(RpcReplyPort<T>) -> M,
         timeout: Duration,
     ) -> Result<Option<T>> {
-        let deadline = Instant::now() + timeout;
         let mut outcome = Outcome::NotApplied;
         let call = async {
             // The semaphore is never closed.
@@ -208,7 +210,7 @@ impl<M: Message, S: Clone> Slot<M, S> {
             outcome = Outcome::Unknown;
             Ok(answer.await.ok())
         };
-        let timely = timeout_at(deadline, call).await;
+        let timely = self.patience.limit(call, timeout).await;
         timely.unwrap_or(Err(Error::Timeout { outcome }))
     }
 

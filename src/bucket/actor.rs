@@ -74,6 +74,8 @@ impl Actor for BucketActor {
         let instance = &state.instance;
         match message {
             BucketMessage::Write(request, port) => reply(port, instance.write(request)),
+            BucketMessage::Put(prepared, port) => reply(port, instance.put(prepared)),
+            BucketMessage::PutMany(prepared, port) => reply(port, instance.put_many(prepared)),
             BucketMessage::Insert(data, port) => reply(port, state.write_record(Write::Insert(data))),
             BucketMessage::InsertMany(list, port) => {
                 reply(port, state.write(Write::InsertMany(list)).map(|written| written.records().to_vec()));

@@ -19,7 +19,7 @@ use crate::bucket::reads::Reads;
 use crate::bucket::typed::TypedBucket;
 use crate::persistence::Persister;
 use crate::records::{
-    Explain, Filter, Page, Paged, Patch, Query, ReadSet, Record, Table, Upserted, View, Write, Written,
+    Draws, Explain, Filter, Page, Paged, Patch, Prepared, Query, ReadSet, Record, Table, Upserted, View, Write, Written,
 };
 
 /// How long a call may take unless the handle says otherwise.
@@ -118,7 +118,13 @@ impl Bucket {
     /// `CounterExhausted`, `UserCode`: nothing has changed. `NotSaved`: in memory, but not at the handle's durability.
     /// `Timeout`, `ActorLost`, `Stopping`, `Unsupported`, `Fenced`.
     pub async fn insert(&self, data: impl IntoObject) -> Result<Arc<Record>> {
-        record(self.write(Write::Insert(object(data)?)).await?)
+        let (data, address) = (object(data)?, self.address());
+        if self.request.is_some() || !address.schema.prepares() {
+            return record(self.write_at(&address, WriteRequest::new(Write::Insert(data))).await?);
+        }
+        let prepared = address.prepare(data)?;
+        let put = address.slot.call(|port| BucketMessage::Put(prepared, port), self.timeout);
+        record(self.settle(&address, put).await?)
     }
 
     /// Inserts records as one commit, all or none; no records are no commit.
@@ -128,7 +134,17 @@ impl Bucket {
     pub async fn insert_many<I: IntoObject>(&self, list: impl IntoIterator<Item = I>) -> Result<Vec<Arc<Record>>> {
         let list: Result<Vec<Object>> =
             list.into_iter().enumerate().map(|(at, data)| object(data).map_err(|error| error.of_item(at))).collect();
-        match self.write(Write::InsertMany(list?)).await? {
+        let (list, address) = (list?, self.address());
+        let written = if self.request.is_some() || !address.schema.prepares() {
+            self.write_at(&address, WriteRequest::new(Write::InsertMany(list))).await?
+        } else {
+            let prepared = list.into_iter().enumerate();
+            let prepared = prepared.map(|(at, data)| address.prepare(data).map_err(|error| error.of_item(at)));
+            let prepared = prepared.collect::<Result<Vec<_>>>()?;
+            let put = address.slot.call(|port| BucketMessage::PutMany(prepared, port), self.timeout);
+            self.settle(&address, put).await?
+        };
+        match written {
             Written::Records(records) => Ok(records),
             _ => Err(unexpected()),
         }
@@ -364,31 +380,33 @@ impl Bucket {
     // ---- how
 
     async fn write(&self, write: Write) -> Result<Written> {
-        let address = self.address();
+        self.write_at(&self.address(), WriteRequest::new(write)).await
+    }
+
+    async fn write_at(&self, address: &Address, request: WriteRequest) -> Result<Written> {
+        let send = |request| address.slot.call(|port| BucketMessage::Write(request, port), self.timeout);
+        let Some(id) = &self.request else { return self.settle(address, send(request)).await };
+        let request = request.with_id(Arc::clone(id));
+        match self.settle(address, send(request.clone())).await {
+            // Sent again: what was applied already is not applied again.
+            Err(Error::ActorLost { .. }) => self.settle(address, send(request)).await,
+            outcome => outcome,
+        }
+    }
+
+    /// Waits for a write, and for the disk where the handle asks for that.
+    async fn settle(
+        &self,
+        address: &Address,
+        sent: impl Future<Output = Result<Option<Result<Applied>>>>,
+    ) -> Result<Written> {
         let awaited = awaited(address.persister.as_ref(), self.durability)?;
-        let applied = self.apply(&address.slot, write).await?;
+        let applied = sent.await?.unwrap_or(Err(Error::ActorLost { outcome: Outcome::Unknown }))?;
         if let (Some(persister), Some(revision)) = (awaited, applied.revision) {
             let saved = persister.saved(address.slot.subject(), revision, self.durability).await;
             saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
         }
         Ok(applied.written)
-    }
-
-    async fn apply(&self, slot: &BucketSlot, write: Write) -> Result<Applied> {
-        let send = |request| slot.call(|port| BucketMessage::Write(request, port), self.timeout);
-        let Some(id) = &self.request else {
-            let applied = send(WriteRequest::new(write)).await?;
-            return applied.unwrap_or(Err(Error::ActorLost { outcome: Outcome::Unknown }));
-        };
-        let request = WriteRequest::new(write).with_id(Arc::clone(id));
-        // What was applied already is not applied again.
-        for _ in 0..2 {
-            match send(request.clone()).await? {
-                None | Some(Err(Error::ActorLost { .. })) => {}
-                Some(applied) => return applied,
-            }
-        }
-        Err(Error::ActorLost { outcome: Outcome::Unknown })
     }
 
     /// Looks at the table, for moments only. An instance that has been replaced meanwhile is looked for again.
@@ -491,4 +509,11 @@ pub(crate) fn unexpected() -> Error {
 
 pub(crate) fn object(data: impl IntoObject) -> Result<Object> {
     data.into_object().map_err(|ValueError { path, reason, .. }| Error::InvalidValue { path, reason })
+}
+
+impl Address {
+    fn prepare(&self, data: Object) -> Result<Prepared> {
+        let mut draws = Draws { now: self.clock.now_ms(), uuid: &mut uuid::Uuid::new_v4 };
+        self.schema.prepare(data, &mut draws)
+    }
 }

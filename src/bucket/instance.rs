@@ -1,7 +1,8 @@
 //! One life of a bucket: its table, which the actor changes in its turn and everybody else reads.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Outcome, Result};
@@ -9,7 +10,12 @@ use crate::base::name::{BucketName, Subject};
 use crate::bucket::message::{Applied, BucketStats, WriteRequest};
 use crate::bus::{Bus, Event, Publisher, Topic};
 use crate::persistence::BucketCell;
-use crate::records::{BucketEvent, Change, Changes, Commit, Draws, Plan, Remains, Request, Table, Written};
+use crate::records::{BucketEvent, Change, Changes, Commit, Draws, Plan, Prepared, Remains, Request, Table, Written};
+
+type Payload = Arc<dyn Any + Send + Sync>;
+
+/// The payload of events that nobody reads the payload of.
+static NOTHING: LazyLock<Payload> = LazyLock::new(|| Arc::new(()));
 
 /// What the instances of a bucket share with their store.
 #[derive(Clone, Debug)]
@@ -169,6 +175,20 @@ impl Instance {
         self.commit(plan)
     }
 
+    /// One insert that was checked before, in the bucket's turn.
+    pub(crate) fn put(&self, prepared: Prepared) -> Result<Applied> {
+        let now = self.now();
+        let plan = self.read(|table| table.plan_prepared(prepared, now))??;
+        self.commit(plan)
+    }
+
+    /// Inserts that were checked before, in the bucket's turn.
+    pub(crate) fn put_many(&self, prepared: Vec<Prepared>) -> Result<Applied> {
+        let now = self.now();
+        let plan = self.read(|table| table.plan_prepared_many(prepared, now))??;
+        self.commit(plan)
+    }
+
     /// Commits a plan in the bucket's turn.
     pub(crate) fn commit(&self, plan: Plan) -> Result<Applied> {
         let (written, news) = self.writing()?.apply(plan);
@@ -201,11 +221,17 @@ impl Instance {
         for (index, change) in changes.into_iter().enumerate() {
             let publisher = speaker.of(&change);
             let topic = publisher.topic().clone();
+            let read = publisher.payload_is_read();
             publisher.publish_with(|| {
                 let bytes = noted.filter(|_| count == 1).unwrap_or_else(|| change.estimated_bytes());
-                let event = BucketEvent { bucket: self.name.clone(), revision, commit, at, index, count, change };
+                let payload: Payload = if read {
+                    let bucket = self.name.clone();
+                    Arc::new(BucketEvent { bucket, revision, commit, at, index, count, change })
+                } else {
+                    Arc::clone(&NOTHING)
+                };
                 let persistent = self.around.cell.is_some();
-                Event::new(topic, Some(self.subject.clone()), revision, bytes, persistent, Arc::new(event))
+                Event::new(topic, Some(self.subject.clone()), revision, bytes, persistent, payload)
             });
         }
         drop(speaker);

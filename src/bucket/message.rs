@@ -8,7 +8,7 @@ use ractor::RpcReplyPort;
 use crate::base::error::Result;
 use crate::base::value::{Key, Object};
 use crate::bucket::hold::Hold;
-use crate::records::{BucketSnapshot, Filter, Patch, Query, Record, Upserted, Write, Written};
+use crate::records::{BucketSnapshot, Filter, Patch, Prepared, Query, Record, Upserted, Write, Written};
 
 /// What a bucket's actor is told, for `call!` and `cast!`. Replies come from memory, in the order of the mailbox; for
 /// durability, timeouts and restarts use the handle, [`Bucket`](crate::bucket::Bucket).
@@ -45,6 +45,10 @@ pub enum BucketMessage {
     Post(WriteRequest),
     /// A write, answered with the revision that it made.
     Write(WriteRequest, RpcReplyPort<Result<Applied>>),
+    /// An insert that was checked before.
+    Put(Prepared, RpcReplyPort<Result<Applied>>),
+    /// Inserts that were checked before, all or none.
+    PutMany(Vec<Prepared>, RpcReplyPort<Result<Applied>>),
     /// Removes records that have expired, at most so many; answers how many.
     Purge(usize, RpcReplyPort<Result<usize>>),
     /// Removes the oldest records beyond the bucket's `max_size`.

@@ -62,7 +62,7 @@ impl Bus {
 
     /// What one topic is published with, over and over.
     pub fn publisher(&self, topic: Topic) -> Publisher {
-        Publisher { bus: self.clone(), topic, resolved: Resolved::default(), keeps: false }
+        Publisher { bus: self.clone(), topic, resolved: Resolved::default(), keeps: false, reads: false }
     }
 
     /// A stream of the events whose topics match, of which it queues [`DEFAULT_CAPACITY`]. On a closed bus it is at its
@@ -163,6 +163,8 @@ pub struct Publisher {
     resolved: Resolved,
     /// Whether one of the routes keeps events, so that they have to be shared.
     keeps: bool,
+    /// Whether one of the routes reads payloads.
+    reads: bool,
 }
 
 impl Publisher {
@@ -176,8 +178,14 @@ impl Publisher {
         if self.resolved.generation != self.bus.routes.generation() {
             self.resolved = self.bus.routes.resolve(&self.topic);
             self.keeps = self.resolved.routes.iter().any(|route| route.target.keeps());
+            self.reads = self.resolved.routes.iter().any(|route| route.target.reads_payload());
         }
         !self.resolved.routes.is_empty()
+    }
+
+    /// Whether anybody reads the payload of the next event: where nobody does, any payload will do.
+    pub fn payload_is_read(&mut self) -> bool {
+        self.is_heard() && self.reads
     }
 
     /// Publishes what `event` builds, which is called only if somebody hears it. Its topic is this publisher's.

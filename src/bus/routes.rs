@@ -40,6 +40,13 @@ impl Target {
     pub(super) fn keeps(&self) -> bool {
         !matches!(self, Self::Sink(_))
     }
+
+    pub(super) fn reads_payload(&self) -> bool {
+        match self {
+            Self::Sink(sink) => sink.reads_payload(),
+            Self::Stream(_) | Self::Actor(_) => true,
+        }
+    }
 }
 
 /// Everybody who listens to one bus.

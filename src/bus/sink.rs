@@ -14,6 +14,12 @@ use crate::bus::event::Event;
 pub trait Sink: Send + Sync + 'static {
     /// Takes note of an event.
     fn event(&self, event: &Event);
+
+    /// Whether [`event`](Self::event) reads payloads; default: it does. Where nobody does, publishers may leave the
+    /// payload out, and what it costs to make.
+    fn reads_payload(&self) -> bool {
+        true
+    }
 }
 
 impl<F: Fn(&Event) + Send + Sync + 'static> Sink for F {

@@ -791,4 +791,8 @@ impl Sink for DirtySink {
             self.0.changed(subject, event.revision, event.bytes);
         }
     }
+
+    fn reads_payload(&self) -> bool {
+        false
+    }
 }

@@ -36,6 +36,16 @@ impl NamedField {
 
     /// Checks a value of the field, and brings it into the kind that is stored.
     pub(super) fn check(&self, slot: &mut Option<Value>, findings: &mut Findings) {
+        // The commonest: of its kind, and nothing else is asked of it.
+        let plain = matches!(
+            (self.rule.kind, &*slot),
+            (Kind::String, Some(Value::String(_)))
+                | (Kind::Int, Some(Value::Int(_)))
+                | (Kind::Bool, Some(Value::Bool(_)))
+        );
+        if plain && self.limits.is_none() {
+            return;
+        }
         let Some(value) = slot.as_mut().filter(|value| !value.is_null()) else {
             if self.required {
                 findings.issues.push(Issue::new(self.name.as_str(), IssueCode::Required, "is required"));

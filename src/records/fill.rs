@@ -1,5 +1,7 @@
 //! Input into the fields of a record: generated, defaulted, merged, checked.
 
+use std::cmp::Ordering;
+
 use crate::base::error::{Error, Issue, IssueCode, Result};
 use crate::base::value::{Key, Object, Value};
 use crate::records::check::{Findings, check_numbers};
@@ -21,8 +23,22 @@ impl Schema {
         let mut values = vec![None; self.fields.len()].into_boxed_slice();
         let mut undeclared = Vec::new();
         let mut given = None;
+        // Both are sorted by name: one pass over the two finds every position.
+        let mut declared = self.layout.by_name();
+        let mut next_declared = declared.next();
         for (name, value) in input {
-            match self.layout.position(&name) {
+            let position = loop {
+                let Some((position, own)) = next_declared else { break None };
+                match own.as_str().cmp(name.as_str()) {
+                    Ordering::Less => next_declared = declared.next(),
+                    Ordering::Equal => {
+                        next_declared = declared.next();
+                        break Some(position);
+                    }
+                    Ordering::Greater => break None,
+                }
+            };
+            match position {
                 Some(position) => values[position] = Some(value),
                 None if name == EXPIRES_AT => given = Some(value),
                 None if METADATA.contains(&name.as_str()) => {}

@@ -83,6 +83,7 @@ pub use table::{Changes, Commit, Plan, Remains, Table};
 pub use ttl::Ttl;
 pub use view::View;
 pub use write::{Upserted, Write, Written};
+pub use writing::Prepared;
 
 #[cfg(feature = "redb")]
 pub(crate) use packed::Unpacker;

@@ -48,6 +48,11 @@ impl Layout {
         near.next().or_else(|| self.position(name))
     }
 
+    /// The declared fields' positions and names, sorted by name.
+    pub(super) fn by_name(&self) -> impl Iterator<Item = (usize, &Text)> {
+        self.by_name.iter().map(|at| (usize::from(*at), &self.names[usize::from(*at)]))
+    }
+
     /// The position of a declared field.
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
         let index = self.by_name.binary_search_by(|at| self.names[usize::from(*at)].as_str().cmp(name)).ok()?;

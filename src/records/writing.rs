@@ -8,11 +8,12 @@ use hashbrown::{HashMap, HashSet};
 use crate::base::error::{Error, Result};
 use crate::base::value::{Key, Object, Value, ValueError};
 use crate::records::event::Cause;
+use crate::records::field::Generated;
 use crate::records::filter::Filter;
 use crate::records::index::Values;
 use crate::records::patch::Patch;
 use crate::records::query::Query;
-use crate::records::record::{Metadata, Record};
+use crate::records::record::{METADATA, Metadata, Record};
 use crate::records::schema::{Changed, Draws, Fields, Schema};
 use crate::records::table::{Plan, Step, Steps, Table};
 use crate::records::write::{Upserted, Write, Written};
@@ -37,6 +38,79 @@ pub(super) enum Edit {
 
 pub(super) fn check_input(input: &Object) -> Result<()> {
     input.check_limits().map_err(|ValueError { path, reason, .. }| Error::InvalidValue { path, reason })
+}
+
+/// An insert that has been checked against its schema, and only has to be put into a table.
+#[derive(Debug)]
+pub struct Prepared {
+    /// Nobody else holds it, and it has no place yet.
+    record: Arc<Record>,
+    /// Whether it lives as long as records of the bucket do, counted from the insert.
+    has_ttl: bool,
+}
+
+impl Schema {
+    /// Whether inserts can be checked before their turn comes: so it is unless a field depends on the turn, as numbers
+    /// and times that are generated do.
+    pub fn prepares(&self) -> bool {
+        !self
+            .fields
+            .iter()
+            .any(|field| matches!(field.rule.generated, Some(Generated::Autoincrement | Generated::Timestamp)))
+    }
+
+    /// Checks an insert's input and makes it a record, which takes most of an insert's time: done by who wants to insert,
+    /// that is time of his own task and not of the bucket's turn.
+    ///
+    /// # Errors
+    /// `InvalidValue`, `Validation`, `UserCode`.
+    pub fn prepare(self: &Arc<Self>, input: Object, draws: &mut Draws<'_>) -> Result<Prepared> {
+        let mut running = Running { next: None, place: 0, counter: None };
+        let has_ttl = self.ttl_ms().is_some() && !input.contains(METADATA[3]);
+        Ok(Prepared { record: self.new_record(input, &mut running, draws)?, has_ttl })
+    }
+}
+
+impl Prepared {
+    /// The record as it is inserted now and here.
+    fn settle(self, now: i64, place: u64, ttl_ms: Option<i64>) -> Arc<Record> {
+        let Self { mut record, has_ttl } = self;
+        // Not a copy: nobody else holds it.
+        let fresh = Arc::make_mut(&mut record);
+        fresh.place = place;
+        (fresh.metadata.created_at, fresh.metadata.updated_at) = (now, now);
+        if has_ttl {
+            fresh.metadata.expires_at = ttl_ms.map(|ttl| now.saturating_add(ttl));
+        }
+        record
+    }
+}
+
+impl Table {
+    /// Plans an insert that was checked before.
+    ///
+    /// # Errors
+    /// `DuplicateKey`, `UniqueViolation`, `CapacityExceeded`.
+    pub fn plan_prepared(&self, prepared: Prepared, now: i64) -> Result<Plan> {
+        let record = prepared.settle(now, self.next_place, self.schema.ttl_ms());
+        let step = Step::Insert(Arc::clone(&record));
+        self.finish(now, Steps::One(step), None, Written::Record(record))
+    }
+
+    /// Plans inserts that were checked before, all or none.
+    ///
+    /// # Errors
+    /// As [`plan_prepared`](Self::plan_prepared).
+    pub fn plan_prepared_many(&self, prepared: Vec<Prepared>, now: i64) -> Result<Plan> {
+        let ttl = self.schema.ttl_ms();
+        let records: Vec<_> =
+            (self.next_place..).zip(prepared).map(|(place, prepared)| prepared.settle(now, place, ttl)).collect();
+        if records.is_empty() {
+            return Ok(Plan::nothing(now, Written::Records(records)));
+        }
+        let steps = records.iter().cloned().map(Step::Insert).collect();
+        self.finish(now, Steps::Many(steps), None, Written::Records(records))
+    }
 }
 
 impl Schema {

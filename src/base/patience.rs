@@ -1,0 +1,128 @@
+//! Timeouts for many short calls: a timer per call costs as much as half a call, a shared tick next to nothing.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// How often those who wait look whether they have waited long enough.
+const TICK: Duration = Duration::from_millis(100);
+/// Shorter timeouts have timers of their own, and are exact.
+const EXACT: Duration = Duration::from_secs(1);
+/// The ticking ends after so many ticks; whoever still waits starts it again.
+const TICKS: u32 = 20;
+
+/// Limits how long futures may take, with one timer for all of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Patience {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    ticks: AtomicU64,
+    ticking: AtomicBool,
+    waiting: Notify,
+}
+
+impl Patience {
+    /// Runs a future for at most this long; none if it is not ready by then. From one second on, up to two tenths of a
+    /// second more may pass before that is noticed.
+    pub(crate) async fn limit<T>(&self, future: impl Future<Output = T>, timeout: Duration) -> Option<T> {
+        if timeout < EXACT {
+            return tokio::time::timeout(timeout, future).await.ok();
+        }
+        let mut future = pin!(future);
+        let mut since = None;
+        let ticks = u64::try_from(timeout.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX);
+        loop {
+            let mut tick = pin!(self.shared.waiting.notified());
+            let ready = poll_fn(|context| {
+                if let Poll::Ready(output) = future.as_mut().poll(context) {
+                    return Poll::Ready(Some(output));
+                }
+                // Only who has to wait asks for the time, and for ticks.
+                since.get_or_insert_with(|| self.shared.ticks.load(Ordering::Relaxed));
+                if tick.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(None);
+                }
+                // Registered first: a ticker that ends wakes all that are registered.
+                self.tick();
+                Poll::Pending
+            })
+            .await;
+            if ready.is_some() {
+                return ready;
+            }
+            let now = self.shared.ticks.load(Ordering::Relaxed);
+            // The tick under way when the wait began does not count.
+            if since.is_some_and(|since| now.saturating_sub(since) > ticks) {
+                return None;
+            }
+        }
+    }
+
+    /// Sees to it that there are ticks.
+    fn tick(&self) {
+        if self.shared.ticking.load(Ordering::Acquire) || self.shared.ticking.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            for _ in 0..TICKS {
+                tokio::time::sleep(TICK).await;
+                shared.ticks.fetch_add(1, Ordering::Relaxed);
+                shared.waiting.notify_waiters();
+            }
+            shared.ticking.store(false, Ordering::Release);
+            // Who registered before the line above saw a ticker: woken, he starts another one.
+            shared.waiting.notify_waiters();
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_ready_needs_no_time_and_what_never_is_ends_in_time() {
+        let patience = Patience::default();
+        assert_eq!(patience.limit(async { 7 }, Duration::from_secs(5)).await, Some(7));
+        for timeout in [Duration::from_millis(20), Duration::from_secs(1), Duration::from_secs(5)] {
+            let begun = Instant::now();
+            assert_eq!(patience.limit(std::future::pending::<()>(), timeout).await, None);
+            let late = begun.elapsed() - timeout;
+            assert!(late <= TICK * 2, "{timeout:?} took {late:?} more");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_comes_when_it_comes_however_many_wait() {
+        let patience = Patience::default();
+        let waiting: Vec<_> = (1..50_u64)
+            .map(|tenths| {
+                let patience = patience.clone();
+                tokio::spawn(async move {
+                    let work = tokio::time::sleep(Duration::from_millis(tenths * 90));
+                    patience.limit(work, Duration::from_secs(60)).await
+                })
+            })
+            .collect();
+        for waiting in waiting {
+            assert_eq!(waiting.await.unwrap(), Some(()));
+        }
+        // Long after the first call, a new one has all of its time.
+        let late = patience.limit(tokio::time::sleep(Duration::from_secs(4)), Duration::from_secs(5)).await;
+        assert_eq!(late, Some(()));
+        // The ticks end some time after the last one who waits.
+        tokio::time::sleep(TICK * (TICKS + 1)).await;
+        assert!(!patience.shared.ticking.load(Ordering::Relaxed));
+    }
+}
