@@ -195,23 +195,47 @@ impl<M: Message, S: Clone> Slot<M, S> {
         let mut outcome = Outcome::NotApplied;
         let call = async {
             // The semaphore is never closed.
-            let _turn = self.admission.acquire().await.map_err(|_| Error::Stopping)?;
+            let _turn = match self.admission.try_acquire() {
+                Ok(turn) => turn,
+                Err(_) => self.admission.acquire().await.map_err(|_| Error::Stopping)?,
+            };
             let (port, answer) = oneshot::channel();
-            let mut message = message(port.into());
-            let mut actor = self.other_than(None).await?;
-            // An actor that is dead gives the message back: its replacement gets it.
-            while let Err(error) = actor.send_message(message) {
-                let MessagingErr::SendErr(returned) = error else {
-                    return Err(Error::ActorLost { outcome: Outcome::NotApplied });
-                };
-                message = returned;
-                actor = self.other_than(Some(&actor)).await?;
+            let sent = self.send(message(port.into()));
+            if let Some((mut message, mut dead)) = sent? {
+                // An actor that is dead gives the message back: its replacement gets it.
+                loop {
+                    let actor = self.other_than(dead.as_ref()).await?;
+                    message = match Self::hand(&actor, message)? {
+                        None => break,
+                        Some(returned) => returned,
+                    };
+                    dead = Some(actor);
+                }
             }
             outcome = Outcome::Unknown;
             Ok(answer.await.ok())
         };
         let timely = self.patience.limit(call, timeout).await;
         timely.unwrap_or(Err(Error::Timeout { outcome }))
+    }
+
+    /// Sends a message where the actor is there to take it; else it comes back, with the actor that is dead.
+    #[allow(clippy::type_complexity, reason = "one use")]
+    fn send(&self, message: M) -> Result<Option<(M, Option<ActorRef<M>>)>> {
+        match &*self.place.borrow() {
+            Place::Starting => Ok(Some((message, None))),
+            Place::Running(actor, _) => Ok(Self::hand(actor, message)?.map(|returned| (returned, Some(actor.clone())))),
+            Place::Gone(error) => Err(error.clone()),
+        }
+    }
+
+    /// Hands a message to an actor; it comes back from a dead one.
+    fn hand(actor: &ActorRef<M>, message: M) -> Result<Option<M>> {
+        match actor.send_message(message) {
+            Ok(()) => Ok(None),
+            Err(MessagingErr::SendErr(returned)) => Ok(Some(returned)),
+            Err(_) => Err(Error::ActorLost { outcome: Outcome::NotApplied }),
+        }
     }
 
     /// Calls for what changes nothing: repeated when the actor dies.

@@ -104,7 +104,7 @@ impl Actor for BucketActor {
             BucketMessage::Post(request) => state.post(request),
             BucketMessage::Get(key, port) => {
                 let now = instance.now();
-                reply(port, instance.read(|table| table.get(&key, now).cloned()));
+                reply(port, instance.read(|table| table.get(&key, now)));
             }
             BucketMessage::Find(query, port) => {
                 let now = instance.now();

@@ -217,8 +217,18 @@ impl Bucket {
     /// # Errors
     /// `Timeout` while the bucket is restarting, `BucketNotDefined`, `Stopping`.
     pub async fn get(&self, key: impl Into<Key>) -> Result<Option<Arc<Record>>> {
+        // Ready at once as a rule: a task that does nothing but read has to give way to others all the same.
+        tokio::task::coop::consume_budget().await;
         let key = key.into();
-        self.read(|table, now| table.get(&key, now).cloned(), |reads| reads.key(&key)).await
+        let instance = match self.address.slot.shared_now() {
+            Some(Ok(instance)) => instance,
+            _ => self.address().slot.shared(Instant::now() + self.timeout, |_| true).await?,
+        };
+        let (found, revision) = instance.get(&key);
+        if let Some(reads) = &self.reads {
+            reads.note(self.name(), revision, |reads| reads.key(&key));
+        }
+        Ok(found)
     }
 
     /// The records of these keys, in the order asked.
@@ -227,7 +237,7 @@ impl Bucket {
     /// As [`get`](Self::get).
     pub async fn get_many<K: Into<Key>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Arc<Record>>>> {
         let keys: Vec<Key> = keys.into_iter().map(Into::into).collect();
-        let look = |table: &Table, now| keys.iter().map(|key| table.get(key, now).cloned()).collect();
+        let look = |table: &Table, now| keys.iter().map(|key| table.get(key, now)).collect();
         self.read(look, |reads| keys.iter().for_each(|key| reads.key(key))).await
     }
 

@@ -7,10 +7,13 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLo
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Outcome, Result};
 use crate::base::name::{BucketName, Subject};
+use crate::base::value::Key;
 use crate::bucket::message::{Applied, BucketStats, WriteRequest};
 use crate::bus::{Bus, Event, Publisher, Topic};
 use crate::persistence::BucketCell;
-use crate::records::{BucketEvent, Change, Changes, Commit, Draws, Plan, Prepared, Remains, Request, Table, Written};
+use crate::records::{
+    BucketEvent, Change, Changes, Commit, Draws, Keys, Plan, Prepared, Record, Remains, Request, Table, Written,
+};
 
 type Payload = Arc<dyn Any + Send + Sync>;
 
@@ -40,6 +43,8 @@ pub(crate) struct Instance {
     name: BucketName,
     subject: Subject,
     around: Surroundings,
+    /// The table's records by key: looked up without the lock on the table.
+    keys: Arc<Keys>,
     state: RwLock<State>,
     speaker: Mutex<Speaker>,
 }
@@ -85,6 +90,7 @@ fn lost() -> Error {
 
 impl Instance {
     pub(crate) fn new(table: Table, around: Surroundings) -> Self {
+        around.revision.store(table.revision(), Ordering::Release);
         let name = table.schema().bucket().clone();
         let publisher = |kind| around.bus.publisher(Topic::bucket(name.as_str(), kind));
         let speaker = Speaker {
@@ -97,6 +103,7 @@ impl Instance {
             subject: Subject::Bucket(name.clone()),
             name,
             around,
+            keys: Arc::clone(table.keys()),
             state: RwLock::new(State { table, retired: false }),
             speaker: Mutex::new(speaker),
         }
@@ -122,6 +129,16 @@ impl Instance {
     /// `ActorLost` where another instance has taken over.
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Table) -> T) -> Result<T> {
         Ok(look(&self.state()?.table))
+    }
+
+    /// The record of a key, and a revision that it is not older than. Waits for no writer but one of the same part of
+    /// the keys.
+    pub(crate) fn get(&self, key: &Key) -> (Option<Arc<Record>>, u64) {
+        // Asked before: what changes in between counts as a change after the read.
+        let revision = self.around.revision.load(Ordering::Acquire);
+        // The clock is asked only where it matters.
+        let lives = |record: &Arc<Record>| record.metadata().expires_at.is_none_or(|at| at > self.now());
+        (self.keys.get(key).filter(lives), revision)
     }
 
     /// The right to commit. Only for who has the bucket's turn.
@@ -297,7 +314,7 @@ impl Writing<'_> {
             // Under the table's lock, so that nothing is noted once the instance is retired.
             cell.note(changes.as_slice(), request, table.counter(), revision, table.schema().request_window())
         });
-        around.revision.store(revision, Ordering::Relaxed);
+        around.revision.store(revision, Ordering::Release);
         (written, Some(News { changes, revision, at, noted, remains }))
     }
 }

@@ -106,7 +106,7 @@ impl Draft {
             return staged.state.clone();
         }
         self.reads.key(key);
-        table.get(key, self.now).cloned()
+        table.get(key, self.now)
     }
 
     /// What the transaction sees of the bucket, for a query with this filter.
@@ -138,7 +138,7 @@ impl Draft {
         let keyed = keys.map(|keys| -> Vec<_> {
             let state = |key: &Key| match self.staged.get(key) {
                 Some(staged) => staged.state.clone(),
-                None => table.get(key, self.now).cloned(),
+                None => table.get(key, self.now),
             };
             keys.iter().filter_map(state).collect()
         });
@@ -300,7 +300,7 @@ impl Draft {
                 (staged.state, staged.order) = (state, order);
             }
             None => {
-                let base = table.get(key, self.now).cloned();
+                let base = table.get(key, self.now);
                 let replaced = base.is_some() && state.is_none();
                 self.staged.insert(key.clone(), Staged { base, state, replaced, order });
             }

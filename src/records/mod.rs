@@ -73,6 +73,7 @@ pub use event::{BucketEvent, Cause, Change};
 pub use field::{Field, Generated};
 pub use filter::{Filter, MAX_FILTER_DEPTH};
 pub use format::Format;
+pub use keys::Keys;
 pub use patch::Patch;
 pub use query::{Access, Direction, Explain, Page, Paged, Query};
 pub use record::{Layout, METADATA, Metadata, Record};

@@ -326,9 +326,9 @@ mod tests {
 
     fn patch(table: &Table, patch: Patch) -> Result<Object> {
         let record = table.get(&Key::from(1), 0).unwrap();
-        let before = Record::clone(record);
-        let changed = table.schema().fields_of_patch(record, patch);
-        assert_eq!(**record, before, "the record itself never changes");
+        let before = Record::clone(&record);
+        let changed = table.schema().fields_of_patch(&record, patch);
+        assert_eq!(*record, before, "the record itself never changes");
         let Changed { values, extra, expires_at } = changed?;
         assert_eq!(expires_at, Expiry::Default);
         let fields = table.schema().fields.iter().zip(values);
@@ -554,12 +554,12 @@ mod tests {
         fn what_a_patch_makes_can_be_loaded(patch in operations()) {
             let table = ada();
             let old = table.get(&Key::from(1), 0).unwrap();
-            let Ok(Changed { values, extra, .. }) = table.schema().fields_of_patch(old, patch) else { return Ok(()) };
-            let new = Record { values, extra, ..Record::clone(old) };
+            let Ok(Changed { values, extra, .. }) = table.schema().fields_of_patch(&old, patch) else { return Ok(()) };
+            let new = Record { values, extra, ..Record::clone(&old) };
             let packed = rmp_serde::to_vec_named(&BucketSnapshot::new(1, 1, 0, vec![new.clone().into()])).unwrap();
             let restored = Table::restore(Arc::clone(table.schema()), rmp_serde::from_slice(&packed).unwrap()).unwrap();
             prop_assert!(!restored.altered);
-            prop_assert_eq!(&**restored.table.get(&Key::from(1), 0).unwrap(), &new);
+            prop_assert_eq!(&*restored.table.get(&Key::from(1), 0).unwrap(), &new);
         }
     }
 }

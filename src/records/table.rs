@@ -139,7 +139,7 @@ pub struct Commit {
 /// Records that were cleared.
 #[derive(Debug)]
 pub struct Remains {
-    _keys: Keys,
+    _keys: Vec<hashbrown::HashTable<Arc<Record>>>,
     _order: OrdMap<Place, Arc<Record>>,
     _positions: Option<OrdMap<u64, Arc<Record>>>,
     _indexes: Box<[Index]>,
@@ -154,7 +154,7 @@ pub(super) type Expiry = OrdMap<(i64, Place), Arc<Record>>;
 #[derive(Debug)]
 pub struct Table {
     pub(super) schema: Arc<Schema>,
-    pub(super) keys: Keys,
+    pub(super) keys: Arc<Keys>,
     pub(super) order: OrdMap<Place, Arc<Record>>,
     /// By position, where the order is another and `max_size` needs it.
     pub(super) positions: Option<OrdMap<u64, Arc<Record>>>,
@@ -177,7 +177,7 @@ impl Table {
         let requests = Requests::new(schema.request_window());
         Self {
             schema,
-            keys: Keys::default(),
+            keys: Arc::default(),
             order: OrdMap::new(),
             positions,
             indexes,
@@ -203,12 +203,17 @@ impl Table {
 
     /// How many records there are, expired ones that are not purged yet included.
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.order.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.keys.len() == 0
+        self.order.is_empty()
+    }
+
+    /// The records by key, for those who look up a single one at any time.
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.keys
     }
 
     /// 1 more at each commit.
@@ -227,7 +232,7 @@ impl Table {
     }
 
     /// The record of a key, unless it has expired by `now`.
-    pub fn get(&self, key: &Key, now: i64) -> Option<&Arc<Record>> {
+    pub fn get(&self, key: &Key, now: i64) -> Option<Arc<Record>> {
         self.keys.get(key).filter(|record| !record.is_expired(now))
     }
 
@@ -275,7 +280,7 @@ impl Table {
             return Err(Error::RequestIdReused { bucket: self.schema.bucket.clone() });
         }
         let gone = || Error::AlreadyApplied { keys: applied.keys.clone(), revision: applied.revision };
-        let records: Option<Vec<_>> = applied.keys.iter().map(|key| self.get(key, now).cloned()).collect();
+        let records: Option<Vec<_>> = applied.keys.iter().map(|key| self.get(key, now)).collect();
         let records = records.ok_or_else(gone)?;
         let first = || records.first().cloned().ok_or_else(gone);
         let written = match write {
@@ -311,9 +316,7 @@ impl Table {
     /// up here.
     pub fn view(&self, filter: &Filter, now: i64) -> View {
         match filter.keys(&self.schema) {
-            Some(keys) => {
-                self.whole(now).with_keyed(keys.iter().filter_map(|key| self.get(key, now)).cloned().collect())
-            }
+            Some(keys) => self.whole(now).with_keyed(keys.iter().filter_map(|key| self.get(key, now)).collect()),
             None => self.whole(now),
         }
     }
@@ -369,7 +372,7 @@ impl Table {
                 let records = self.len();
                 let empty = Self::empty_at(Arc::clone(&self.schema), self.revision);
                 *remains = Some(Remains {
-                    _keys: std::mem::take(&mut self.keys),
+                    _keys: self.keys.clear(),
                     _order: std::mem::take(&mut self.order),
                     _positions: std::mem::replace(&mut self.positions, empty.positions),
                     _indexes: std::mem::replace(&mut self.indexes, empty.indexes),
@@ -448,7 +451,7 @@ impl Table {
         let mut table = Self { counter, revision, ..Self::new(schema) };
         let schema = Arc::clone(&table.schema);
         let mut twice = Vec::new();
-        table.keys = Keys::with_capacity(records.len());
+        table.keys = Arc::new(Keys::with_capacity(records.len()));
         for record in &records {
             if table.keys.put(record).is_some() {
                 twice.push(record.key().clone());

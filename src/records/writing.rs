@@ -210,23 +210,23 @@ impl Table {
                 let key = self.key_of(input.get(field));
                 match key.and_then(|key| self.get(&key, at)) {
                     Some(old) => {
-                        self.plan_edit(old, Edit::Merge(input), at, |new| Written::Upserted(Upserted::Updated(new)))
+                        self.plan_edit(&old, Edit::Merge(input), at, |new| Written::Upserted(Upserted::Updated(new)))
                     }
                     None => self.plan_insert(input, draws, |new| Written::Upserted(Upserted::Inserted(new))),
                 }
             }
             Write::Update(key, changes) => {
-                self.plan_edit(self.live(&key, at)?, Edit::Merge(changes), at, Written::Record)
+                self.plan_edit(&self.live(&key, at)?, Edit::Merge(changes), at, Written::Record)
             }
             Write::UpdateIf(key, expected, changes) => {
                 let old = self.live(&key, at)?;
-                self.schema.check_version(old, expected)?;
-                self.plan_edit(old, Edit::Merge(changes), at, Written::Record)
+                self.schema.check_version(&old, expected)?;
+                self.plan_edit(&old, Edit::Merge(changes), at, Written::Record)
             }
-            Write::Patch(key, patch) => self.plan_edit(self.live(&key, at)?, Edit::Patch(patch), at, Written::Record),
+            Write::Patch(key, patch) => self.plan_edit(&self.live(&key, at)?, Edit::Patch(patch), at, Written::Record),
             Write::Delete(key) => match self.get(&key, at) {
                 Some(record) => {
-                    let steps = Steps::One(Step::Delete(Arc::clone(record), Cause::Requested));
+                    let steps = Steps::One(Step::Delete(record, Cause::Requested));
                     Ok(Plan { at, steps, counter: None, written: Written::Deleted(true), request: None })
                 }
                 None => Ok(Plan::nothing(at, Written::Deleted(false))),
@@ -243,7 +243,7 @@ impl Table {
         }
     }
 
-    fn live(&self, key: &Key, now: i64) -> Result<&Arc<Record>> {
+    fn live(&self, key: &Key, now: i64) -> Result<Arc<Record>> {
         let missing = || Error::NotFound { bucket: self.schema.bucket.clone(), key: key.clone() };
         self.get(key, now).ok_or_else(missing)
     }
@@ -377,7 +377,7 @@ impl Table {
                 match self.keys.get(record.key()) {
                     // A transaction that deletes and inserts a key does both in this order.
                     Some(old) if all.is_some_and(|all| all.deleted.contains(old.key())) => {}
-                    Some(old) if old.is_expired(at) => purge(old, before),
+                    Some(old) if old.is_expired(at) => purge(&old, before),
                     Some(_) => return Err(self.duplicate(record.key())),
                     None => {}
                 }
