@@ -74,3 +74,4 @@ pub use write::{Upserted, Write, Written};
 
 #[cfg(feature = "redb")]
 pub(crate) use packed::Unpacker;
+pub(crate) use user_code::guarded;
