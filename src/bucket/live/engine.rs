@@ -155,13 +155,15 @@ impl LiveQueries {
             error_told: false,
             on_failure: Arc::clone(&shared.on_failure),
         };
-        let shared = Arc::clone(shared);
+        let (shared, ending) = (Arc::clone(shared), Arc::clone(&registration));
         let running = tokio::spawn(async move {
             tokio::select! {
                 biased;
                 _ = shared.going.acquire() => {}
                 () = task.run() => {}
             }
+            // The handle may stay, and nothing is under way any more.
+            ending.end();
         });
         Ok(LiveQuery::new(latest, callbacks, registration, running.abort_handle()))
     }
