@@ -61,7 +61,7 @@
 //! |---|---|
 //! | [`store`] | [`Store`]: starting, defining, opening, stopping; the supervision tree |
 //! | [`records`] | [`BucketDefinition`] and [`Field`], [`Record`], [`Filter`]: what a bucket holds, as pure rules |
-//! | [`bucket`] | [`Bucket`], [`TypedBucket`]: buckets as actors |
+//! | [`bucket`] | [`Bucket`], [`TypedBucket`]: buckets as actors; [`LiveQuery`] |
 //! | [`sds`] | [`ChannelOptions`], events, messages: what a channel knows, as pure rules |
 //! | [`channel`] | [`Channel`]: channels as actors |
 //! | [`bus`] | who hears what: streams, actors, sinks |
@@ -106,7 +106,7 @@ pub mod testkit;
 pub use base::durability::Durability;
 pub use base::error::{Error, Result};
 pub use base::value::{Key, Value};
-pub use bucket::{Bucket, TypedBucket};
+pub use bucket::{Bucket, LiveQuery, QueryContext, TypedBucket};
 pub use channel::Channel;
 pub use persistence::{PersistenceOptions, StorageAdapter};
 pub use records::{BucketDefinition, BucketEvent, Field, Filter, Generated, Record};

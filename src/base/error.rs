@@ -281,6 +281,14 @@ pub enum Error {
         source: Arc<Error>,
     },
 
+    // ---- catch up
+    /// Events were dropped because whoever listens to them had not kept up.
+    #[error("{missed} event(s) were missed")]
+    Lagged {
+        /// How many.
+        missed: u64,
+    },
+
     // ---- give up
     /// The store is stopping or has stopped.
     #[error("the store is stopping")]
@@ -602,8 +610,8 @@ impl fmt::Display for Place {
 pub struct Failure {
     /// The bucket or channel, or none where the store as a whole is meant.
     pub subject: Option<Subject>,
-    /// What was being done: `"save"`, `"load"`, `"drop"`, `"close"`, `"restart"`, or `"subscriber"` where a subscriber's
-    /// code panicked.
+    /// What was being done: `"save"`, `"load"`, `"drop"`, `"close"`, `"restart"`, `"subscriber"` where a subscriber's code
+    /// panicked or has not kept up, or `"bridge"` where a bridge dropped an event.
     pub operation: &'static str,
     /// What went wrong.
     pub error: Error,

@@ -7,13 +7,14 @@
 //!
 //! `handle` has [`Bucket`], `typed` [`TypedBucket`], `message` what the actor is told, `actor` the actor, `instance` the
 //! table that actor and readers share, `directory` where a name leads; `transaction` has transactions, `part` what they
-//! see of a bucket, `hold` how they take turns; `reads` is what a live query remembers of its reads.
+//! see of a bucket, `hold` how they take turns; `live` has live queries, `reads` what they remember of their reads.
 
 mod actor;
 mod directory;
 mod handle;
 mod hold;
 mod instance;
+mod live;
 mod message;
 mod part;
 mod reads;
@@ -22,6 +23,7 @@ mod typed;
 
 pub use handle::{Bucket, DEFAULT_TIMEOUT};
 pub use hold::Hold;
+pub use live::{LiveQuery, QueryBucket, QueryContext};
 pub use message::{Applied, BucketMessage, BucketStats, WriteRequest};
 pub use part::TransactionBucket;
 pub use transaction::{Retry, Transaction, TransactionBuilder};
@@ -31,3 +33,4 @@ pub(crate) use actor::BucketActor;
 pub(crate) use directory::{Address, Directory};
 pub(crate) use handle::BucketSlot;
 pub(crate) use instance::{Instance, Surroundings};
+pub(crate) use live::{Activity, LiveQueries, NamedQueries, Working, caught};

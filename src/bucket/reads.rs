@@ -12,7 +12,7 @@ use crate::records::ReadSet;
 pub(crate) struct BucketReads {
     /// Keys, predicates, or everything.
     pub(crate) set: ReadSet,
-    /// The oldest revision that a read was answered from.
+    /// The oldest revision that a read was answered from; the highest there is where nothing was read.
     pub(crate) since: u64,
 }
 
@@ -30,8 +30,13 @@ impl Reads {
         note(&mut reads.set);
     }
 
-    /// Everything noted so far.
-    pub(crate) fn all(&self) -> HashMap<BucketName, BucketReads> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Notes that a bucket was asked for.
+    pub(crate) fn ask(&self, bucket: &BucketName) {
+        self.note(bucket, u64::MAX, |_| {});
+    }
+
+    /// Everything noted so far; what is noted later is for nobody.
+    pub(crate) fn take(&self) -> HashMap<BucketName, BucketReads> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

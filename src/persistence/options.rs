@@ -94,7 +94,7 @@ impl Backoff {
     }
 
     /// How long to wait after the `attempt`-th failure in a row, counted from 1; `jitter` is drawn evenly from 0 to 1.
-    pub(super) fn delay(self, attempt: u32, jitter: f64) -> Duration {
+    pub(crate) fn delay(self, attempt: u32, jitter: f64) -> Duration {
         let factor = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
         self.first.saturating_mul(factor).min(self.most).mul_f64(jitter.clamp(0.0, 1.0))
     }

@@ -88,3 +88,4 @@ pub use writing::Prepared;
 
 #[cfg(feature = "redb")]
 pub(crate) use packed::Unpacker;
+pub(crate) use user_code::guarded;

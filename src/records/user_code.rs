@@ -7,7 +7,7 @@ use crate::base::error::{Error, Result};
 /// Calls code that is not ours; its panic becomes `UserCode`.
 ///
 /// What such code leaves behind when it unwinds is its own affair: nothing of ours is lent to it mutably.
-pub(super) fn guarded<T>(place: &'static str, code: impl FnOnce() -> T) -> Result<T> {
+pub(crate) fn guarded<T>(place: &'static str, code: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
         // A payload may panic in its own drop. The payload of that panic is given up, so that this ends.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {

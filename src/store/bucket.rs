@@ -104,6 +104,8 @@ impl Inner {
         if buckets.get(name).is_some_and(|current| Arc::ptr_eq(&current.address, &entry.address)) {
             buckets.remove(name);
         }
+        drop(buckets);
+        self.live.replaced(name);
         place
     }
 
@@ -170,6 +172,8 @@ impl Inner {
             let _dead = unwanted.stop_and_wait(None, None).await;
             return Err(Error::Stopping);
         }
+        // Not before others find it: who reads the one before has to be told of this one.
+        self.live.replaced(entry.name());
         if !alive {
             self.revive(Child::Subject(subject));
         }
@@ -195,6 +199,7 @@ impl Inner {
         if !lock(&entry.restarts).allow(Instant::now()) {
             let given_up = Error::GivenUp { subject: subject.clone(), restarts: RESTARTS, within: WITHIN };
             entry.slot().close(given_up.clone());
+            self.live.replaced(name);
             self.report(Failure::new(Some(subject), "restart", given_up, RESTARTS));
             return;
         }
@@ -209,6 +214,7 @@ impl Inner {
                     self.report(Failure::new(Some(subject.clone()), "restart", error.clone(), attempt));
                     if !error.is_retryable() {
                         entry.slot().close(error);
+                        self.live.replaced(name);
                         return;
                     }
                 }

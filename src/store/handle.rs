@@ -49,7 +49,7 @@ use crate::store::supervisor::Supervisor;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Store {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 impl Store {
@@ -291,6 +291,8 @@ impl Store {
             buckets: names.len(),
             channels: lock(&self.inner.channels).values().filter(|entry| entry.live().is_some()).count(),
             records,
+            queries: self.inner.queries.count(),
+            subscriptions: self.inner.live.count(),
             subscribers: self.inner.bus.subscriber_count(),
             persistence,
         }

@@ -10,12 +10,13 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, ChannelId, StoreName, Subject};
-use crate::bucket::Directory;
+use crate::bucket::{Activity, Directory, LiveQueries, NamedQueries};
 use crate::bus::{Bus, SubscriptionGuard};
 use crate::persistence::{OnError, Persister, PersisterActor};
 use crate::store::bucket::BucketEntry;
 use crate::store::channel::ChannelEntry;
 use crate::store::children::{Child, Children};
+use crate::store::inbox::Inboxes;
 use crate::store::report::StopReport;
 use crate::store::supervisor::SupervisorMessage;
 
@@ -40,6 +41,12 @@ pub(super) struct Inner {
     going: Arc<Semaphore>,
     /// What the one shutdown reported.
     stopped: OnceCell<StopReport>,
+    pub(super) live: LiveQueries,
+    pub(super) queries: NamedQueries,
+    /// Where handlers' and bridges' events wait.
+    pub(super) inboxes: Inboxes,
+    /// Evaluations and handlers that are under way.
+    pub(super) activity: Activity,
     /// Keeps the dirty set subscribed to the bus.
     _dirty: Option<SubscriptionGuard>,
 }
@@ -64,6 +71,10 @@ impl Inner {
         on_error: Option<OnError>,
         dirty: Option<SubscriptionGuard>,
     ) -> Self {
+        let (directory, activity) = (Directory::default(), Activity::default());
+        let reporter = on_error.clone();
+        let on_failure = Arc::new(move |failure: Failure| report(reporter.as_ref(), &failure));
+        let live = LiveQueries::new(bus.clone(), directory.clone(), activity.clone(), on_failure);
         Self {
             name,
             bus,
@@ -71,7 +82,7 @@ impl Inner {
             persister,
             on_error,
             buckets: Mutex::new(HashMap::new()),
-            directory: Directory::default(),
+            directory,
             commits: Arc::default(),
             channels: Mutex::new(HashMap::new()),
             children: Children::default(),
@@ -79,6 +90,10 @@ impl Inner {
             stopping: AtomicBool::new(false),
             going: Arc::new(Semaphore::new(0)),
             stopped: OnceCell::new(),
+            live,
+            queries: NamedQueries::default(),
+            inboxes: Inboxes::default(),
+            activity,
             _dirty: dirty,
         }
     }
@@ -91,6 +106,7 @@ impl Inner {
     fn begin_to_stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.going.close();
+        self.live.close();
     }
 
     /// Works until stopping begins.
@@ -173,6 +189,7 @@ impl Inner {
         for live in lock(&self.channels).values().filter_map(|entry| entry.live()) {
             live.slot.close(Error::Stopping);
         }
+        self.inboxes.close();
     }
 
     /// The one way a store ends: refuse what is new, finish what was accepted, save, release the adapter. Whoever calls
@@ -202,6 +219,7 @@ impl Inner {
             lock(&self.buckets).clear();
             lock(&self.channels).clear();
             self.bus.close();
+            self.inboxes.close();
             report
         });
         report.await.clone()

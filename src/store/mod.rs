@@ -5,18 +5,25 @@
 //!
 //! `builder` and `handle` are what users hold, `inner` what a store is made of, `supervisor` the actor above its
 //! children, `children` who they are, `bucket` and `channel` a bucket's and a channel's life, `report` what a store tells
-//! of itself.
+//! of itself. `live` is what a store offers for live queries, `listener` handlers of events, `bridge` events for elsewhere,
+//! `inbox` the queue between the bus and either of them.
 
+mod bridge;
 mod bucket;
 mod builder;
 mod channel;
 mod children;
 mod expiry;
 mod handle;
+mod inbox;
 mod inner;
+mod listener;
+mod live;
 mod report;
 mod supervisor;
 
+pub use bridge::{Bridge, BridgeOptions, BridgeStats, Receiver};
 pub use builder::StoreBuilder;
 pub use handle::Store;
+pub use listener::Listener;
 pub use report::{StopReport, StoreStats};

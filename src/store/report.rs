@@ -26,6 +26,10 @@ pub struct StoreStats {
     pub channels: usize,
     /// Records in all buckets.
     pub records: usize,
+    /// Named queries that are defined.
+    pub queries: usize,
+    /// Live queries that are subscribed.
+    pub subscriptions: usize,
     /// Subscribers of the bus, the store's own included.
     pub subscribers: usize,
     /// What saving has done; `enabled: false` without an adapter.
