@@ -291,12 +291,13 @@ impl Table {
         Ok(Some((written, applied.revision)))
     }
 
-    /// Gives out the next autoincrement numbers, ahead of a commit that may never come; answers the first of them.
+    /// Gives out the next autoincrement numbers above this one, ahead of a commit that may never come; answers the first
+    /// of them.
     ///
     /// # Errors
     /// `CounterExhausted`.
-    pub fn reserve_numbers(&mut self, count: usize) -> Result<i64> {
-        let first = self.next_number();
+    pub fn reserve_numbers(&mut self, count: usize, above: i64) -> Result<i64> {
+        let first = self.counter.max(self.reserved).max(above).checked_add(1);
         let last = first.and_then(|first| first.checked_add(i64::try_from(count.max(1)).ok()? - 1));
         match (first, last) {
             (Some(first), Some(last)) => {
