@@ -55,11 +55,7 @@ impl BucketSnapshot {
                 // What is left is new; the order of the delta is kept.
                 let new = delta.upserts.iter().filter(|record| upserts.contains_key(record.key()));
                 self.records.extend(new.cloned());
-                if !delta.requests.is_empty() {
-                    self.requests.extend(delta.requests.iter().cloned());
-                    let beyond = self.requests.len().saturating_sub(delta.request_window);
-                    self.requests.drain(..beyond);
-                }
+                Request::add_all(&mut self.requests, &delta.requests, delta.request_window);
                 self.counter = delta.counter;
                 self.revision = delta.revision;
                 self.schema_version = delta.schema_version;
