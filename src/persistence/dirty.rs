@@ -756,11 +756,21 @@ impl<W> DirtySet<W> {
         pieces
     }
 
-    /// Subjects that have nothing unsaved belong to no group any more.
+    /// Subjects that have nothing unsaved belong to no group any more. Those that do are tried alone if any of theirs is:
+    /// one that was in flight when it joined has only saved what it had before.
     fn part(&mut self) {
+        let mut alone: HashMap<u64, Retry> = HashMap::new();
         for entry in self.entries.values_mut().filter(|entry| entry.group.is_some()) {
             if !entry.is_unsaved() {
                 entry.group = None;
+            }
+            if let (Some(group), Some(retry)) = (entry.group, entry.isolated) {
+                alone.insert(group, retry);
+            }
+        }
+        for entry in self.entries.values_mut() {
+            if let Some(retry) = entry.group.and_then(|group| alone.get(&group)) {
+                entry.isolated = Some(*retry);
             }
         }
     }

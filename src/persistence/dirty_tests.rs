@@ -259,6 +259,8 @@ fn a_drop_waits_for_the_commit_in_flight_and_forgets_what_is_unsaved() {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Change(u8),
+    /// These change together.
+    Join(u8, u8),
     Await(u8, bool),
     Flush,
     Drop(u8),
@@ -278,6 +280,7 @@ enum Ending {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0_u8..4).prop_map(Step::Change),
+        3 => (0_u8..4, 1_u8..4).prop_map(|(number, other)| Step::Join(number, (number + other) % 4)),
         2 => (0_u8..4, any::<bool>()).prop_map(|(number, fsync)| Step::Await(number, fsync)),
         1 => Just(Step::Flush),
         1 => (0_u8..4).prop_map(Step::Drop),
@@ -319,9 +322,32 @@ struct World {
     waiters: BTreeMap<u32, Open>,
     drops: BTreeMap<u32, Subject>,
     tokens: u32,
+    /// Changes that belong together, those apart whose subject was dropped since.
+    together: Vec<Vec<(Subject, u64)>>,
 }
 
 impl World {
+    /// A subject changes; answers its revision.
+    fn change(&mut self, number: u8) -> u64 {
+        let plain = self.subjects.entry(subject(number)).or_default();
+        plain.newest += 1;
+        plain.waiting = true;
+        plain.newest
+    }
+
+    /// What belongs together is there, written or synced, or it is not.
+    fn check_together(&self) {
+        for changes in &self.together {
+            let all = |reached: fn(&Plain) -> u64| {
+                let there = |(subject, revision): &(Subject, u64)| reached(&self.subjects[subject]) >= *revision;
+                let there: Vec<bool> = changes.iter().map(there).collect();
+                assert!(there.iter().all(|one| *one == there[0]), "torn: {changes:?} {there:?} of {:?}", self.subjects);
+            };
+            all(|plain| plain.written);
+            all(|plain| plain.synced);
+        }
+    }
+
     fn token(&mut self) -> u32 {
         self.tokens += 1;
         self.tokens
@@ -407,6 +433,10 @@ impl World {
         }
         if dropping {
             let plain = self.subjects.remove(&subjects[0]).unwrap_or_default();
+            for changes in &mut self.together {
+                changes.retain(|(subject, _)| *subject != subjects[0]);
+            }
+            self.together.retain(|changes| changes.len() > 1);
             for open in self.waiters.values_mut() {
                 let reached = if open.top { plain.synced } else { plain.written };
                 let gone = open.targets.extract_if(.., |(subject, _)| *subject == subjects[0]);
@@ -422,6 +452,7 @@ impl World {
         if level == Durability::Fsync && !dropping {
             self.subjects.values_mut().for_each(|plain| plain.synced = plain.written);
         }
+        self.check_together();
         // Waiters of a dropped subject are told an error, so that it is not looked up.
         let verdict = set.saved(self.now);
         self.settle(verdict);
@@ -429,6 +460,8 @@ impl World {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
     #[test]
     fn the_dirty_set_saves_everything_and_tells_the_truth(steps in steps(), wal in any::<bool>()) {
         let mut set = DirtySet::<u32>::new(policy(if wal { Durability::Wal } else { Durability::Fsync }));
@@ -436,11 +469,13 @@ proptest! {
         for step in steps {
             match step {
                 Step::Change(number) => {
-                    let plain = world.subjects.entry(subject(number)).or_default();
-                    plain.newest += 1;
-                    plain.waiting = true;
-                    let newest = plain.newest;
+                    let newest = world.change(number);
                     set.changed(&subject(number), newest, 1, || world.now);
+                }
+                Step::Join(number, other) => {
+                    let changes = [number, other].map(|number| (subject(number), world.change(number)));
+                    set.join(&[(&changes[0].0, changes[0].1), (&changes[1].0, changes[1].1)], || world.now);
+                    world.together.push(changes.to_vec());
                 }
                 Step::Await(number, top) => {
                     let Some(plain) = world.subjects.get(&subject(number)) else { continue };
@@ -497,7 +532,8 @@ proptest! {
 }
 
 fn join(set: &mut Set, changes: &[(u8, u64)], at: u64) -> bool {
-    let subjects: Vec<(Subject, u64)> = changes.iter().map(|(number, revision)| (subject(*number), *revision)).collect();
+    let subjects: Vec<(Subject, u64)> =
+        changes.iter().map(|(number, revision)| (subject(*number), *revision)).collect();
     let changes: Vec<(&Subject, u64)> = subjects.iter().map(|(subject, revision)| (subject, *revision)).collect();
     set.join(&changes, || ms(at))
 }
