@@ -72,7 +72,7 @@ fn bk_01_a_minimal_insert_is_completed() {
     assert_eq!(ada.get("email"), None);
     let metadata = ada.metadata();
     assert_eq!((metadata.version, metadata.created_at, metadata.updated_at), (1, 1_000, 1_000));
-    assert_eq!(users.get(ada.key(), 1_000), Some(&ada));
+    assert_eq!(users.get(ada.key(), 1_000).as_ref(), Some(&ada));
     assert_eq!(users.revision(), 1);
 }
 

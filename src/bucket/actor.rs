@@ -121,7 +121,6 @@ impl Actor for BucketActor {
                 reply(port, instance.read(|table| table.whole(now)).map(|view| view.all()));
             }
             BucketMessage::Purge(limit, port) => reply(port, instance.purge(limit)),
-            BucketMessage::Trim => instance.trim()?,
             BucketMessage::Stats(port) => reply(port, state.stats()),
             BucketMessage::Snapshot(port) => reply(port, instance.read(|table| table.snapshot())),
             BucketMessage::Hold(hold) => hold.wait().await,

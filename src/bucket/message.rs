@@ -51,8 +51,6 @@ pub enum BucketMessage {
     PutMany(Vec<Prepared>, RpcReplyPort<Result<Applied>>),
     /// Removes records that have expired, at most so many; answers how many.
     Purge(usize, RpcReplyPort<Result<usize>>),
-    /// Removes the oldest records beyond the bucket's `max_size`.
-    Trim,
     /// The bucket's numbers.
     Stats(RpcReplyPort<Result<BucketStats>>),
     /// The whole bucket, as it would be saved.

@@ -44,8 +44,8 @@ impl TransactionBucket {
     async fn write(&self, write: Write) -> Result<Written> {
         let work = |part: &mut Part| {
             let number = match part.draft.numbers(&write) {
-                0 => None,
-                count => Some(part.instance.adjust(|table| table.reserve_numbers(count))?),
+                (0, _) => None,
+                (count, above) => Some(part.instance.adjust(|table| table.reserve_numbers(count, above))?),
             };
             let mut draws = Draws { now: part.instance.now(), uuid: &mut uuid::Uuid::new_v4 };
             let draft = &mut part.draft;

@@ -123,6 +123,8 @@ impl<'a, F> TransactionBuilder<'a, F> {
         loop {
             failed += 1;
             let transaction = Transaction::begin(self.directory.clone(), self.timeout);
+            // Also where the function panics, or the future is dropped: a handle that is kept does not outlive it.
+            let ending = Ending(transaction.clone());
             let outcome = (self.function)(transaction.clone()).await;
             let error = match outcome {
                 Ok(answer) => match transaction.commit(self.durability).await {
@@ -137,7 +139,7 @@ impl<'a, F> TransactionBuilder<'a, F> {
                     error
                 }
             };
-            drop(transaction);
+            drop((transaction, ending));
             if failed >= attempts {
                 return Err(error);
             }
@@ -178,6 +180,17 @@ struct Shared {
     timeout: Duration,
     /// None once it has ended.
     parts: Mutex<Option<BTreeMap<BucketName, Part>>>,
+}
+
+/// Ends a transaction when it is dropped.
+struct Ending(Transaction);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let parts = self.0.parts().take();
+        // Not under the lock: parts take others when they are dropped.
+        drop(parts);
+    }
 }
 
 /// A transaction's part in one bucket.
@@ -271,7 +284,8 @@ impl Transaction {
         // The buckets go on.
         drop(holds);
         for (address, revision) in outcome? {
-            if let Some(persister) = awaited(address.persister.as_ref(), durability)? {
+            // Asked for before; what has become impossible since is an answer of the save.
+            if let Some(persister) = address.persister.as_ref().filter(|_| durability > Durability::Ram) {
                 let saved = persister.saved(address.slot.subject(), revision, durability).await;
                 saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
             }
@@ -305,7 +319,7 @@ fn decide(parts: &mut [Part], switch: &Switch) -> Result<Vec<(Arc<Address>, u64)
     let persister = parts.iter().find_map(|part| part.address.persister.clone());
     let gate = persister.as_ref().map(Persister::gate);
     let mut told: Vec<(Arc<Instance>, News)> = Vec::with_capacity(parts.len());
-    let mut changed = Vec::with_capacity(parts.len());
+    let mut changed: Vec<(Arc<Address>, u64)> = Vec::with_capacity(parts.len());
     {
         let instances: Vec<Arc<Instance>> = parts.iter().map(|part| Arc::clone(&part.instance)).collect();
         let mut tables = Vec::with_capacity(parts.len());
@@ -320,20 +334,16 @@ fn decide(parts: &mut [Part], switch: &Switch) -> Result<Vec<(Arc<Address>, u64)
         if !switch.commit() {
             return Err(Error::Timeout { outcome: Outcome::NotApplied });
         }
-        let saved: Vec<_> = parts
-            .iter()
-            .zip(&plans)
-            .filter(|(part, plan)| part.address.persister.is_some() && plan.changes_something())
-            .map(|(part, _)| part.address.slot.subject())
-            .collect();
-        if let (Some(gate), true) = (&gate, saved.len() > 1) {
-            gate.join(&saved);
-        }
         for ((part, table), plan) in parts.iter().zip(&mut tables).zip(plans) {
             if let (_, Some(news)) = table.apply(plan) {
                 changed.push((Arc::clone(&part.address), news.revision()));
                 told.push((Arc::clone(&part.instance), news));
             }
+        }
+        let saved = changed.iter().filter(|(address, _)| address.persister.is_some());
+        let saved: Vec<_> = saved.map(|(address, revision)| (address.slot.subject(), *revision)).collect();
+        if let (Some(gate), true) = (&gate, saved.len() > 1) {
+            gate.join(&saved);
         }
     }
     drop(gate);

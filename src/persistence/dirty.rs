@@ -411,6 +411,10 @@ impl<W> DirtySet<W> {
             return Next::Drop(subject);
         }
         if let Some(piece) = self.pieces.pop_front() {
+            // It may have been joined by others since it failed.
+            let piece = self.whole(piece);
+            self.pieces.iter_mut().for_each(|other| other.retain(|subject| !piece.contains(subject)));
+            self.pieces.retain(|other| !other.is_empty());
             return self.start(piece);
         }
         // A subject that fails alone is tried alone, when somebody waits for it or its time has come.
@@ -423,7 +427,7 @@ impl<W> DirtySet<W> {
         if let Some((at, subject)) = &lonely
             && *at <= now
         {
-            let together = self.together(subject);
+            let together = self.whole(vec![subject.clone()]);
             return self.start(together);
         }
         let due = self.due(now, &awaited);
@@ -697,14 +701,22 @@ impl<W> DirtySet<W> {
         }
     }
 
-    /// The changes of these subjects that come next belong together: from now on, and until all of them are saved, the
-    /// subjects are committed together or not at all. O(subjects known).
-    pub(super) fn join(&mut self, subjects: &[&Subject]) {
+    /// Subjects have changed, each to its revision, and these changes belong together: until all of them are saved, the
+    /// subjects are committed together or not at all. Answers whether the shell has to be woken. O(subjects known).
+    ///
+    /// Both at once: a subject that is not known to be unsaved would be left out of the next commit, or lose its group
+    /// when one ends.
+    pub(super) fn join(&mut self, changes: &[(&Subject, u64)], now: impl Fn() -> Duration) -> bool {
+        let mut wake = false;
+        for (subject, revision) in changes {
+            wake |= self.changed(subject, *revision, 0, &now);
+        }
         self.groups += 1;
         let group = Some(self.groups);
-        let known: Vec<u64> = subjects.iter().filter_map(|subject| self.entries.get(*subject)?.group).collect();
+        let joined = |subject: &Subject| changes.iter().any(|(other, _)| *other == subject);
+        let known: Vec<u64> = changes.iter().filter_map(|(subject, _)| self.entries.get(*subject)?.group).collect();
         let members = |subject: &Subject, entry: &Entry| {
-            subjects.contains(&subject) || entry.group.is_some_and(|group| known.contains(&group))
+            joined(subject) || entry.group.is_some_and(|group| known.contains(&group))
         };
         // Whoever joins one that is tried alone is tried with it.
         let alone = self.entries.iter().filter(|(subject, entry)| members(subject, entry));
@@ -715,37 +727,50 @@ impl<W> DirtySet<W> {
                 entry.isolated = alone;
             }
         }
+        wake
     }
 
-    /// The unsaved subjects that are committed with this one, itself among them.
-    fn together(&self, subject: &Subject) -> Vec<Subject> {
-        let Some(group) = self.entries.get(subject).and_then(|entry| entry.group) else {
-            return vec![subject.clone()];
-        };
-        let members = self.entries.iter().filter(|(_, entry)| entry.group == Some(group) && entry.is_unsaved());
-        let mut members: Vec<Subject> = members.map(|(subject, _)| subject.clone()).collect();
-        members.sort_unstable();
-        members
+    /// These subjects and all unsaved ones that are committed with any of them.
+    fn whole(&self, mut subjects: Vec<Subject>) -> Vec<Subject> {
+        let groups: Vec<u64> = subjects.iter().filter_map(|subject| self.entries.get(subject)?.group).collect();
+        if !groups.is_empty() {
+            let members = self
+                .entries
+                .iter()
+                .filter(|(_, entry)| entry.group.is_some_and(|group| groups.contains(&group)) && entry.is_unsaved());
+            subjects.extend(members.map(|(subject, _)| subject.clone()));
+            subjects.sort_unstable();
+            subjects.dedup();
+        }
+        subjects
     }
 
-    /// Splits subjects into what can be committed apart.
+    /// Splits subjects into what can be committed apart, each with all that it is committed with.
     fn split(&self, subjects: Vec<Subject>) -> Vec<Vec<Subject>> {
-        let mut pieces: Vec<(Option<u64>, Vec<Subject>)> = Vec::new();
+        let mut pieces: Vec<Vec<Subject>> = Vec::new();
         for subject in subjects {
-            let group = self.entries.get(&subject).and_then(|entry| entry.group);
-            match pieces.iter_mut().find(|(other, _)| group.is_some() && *other == group) {
-                Some((_, piece)) => piece.push(subject),
-                None => pieces.push((group, vec![subject])),
+            if !pieces.iter().any(|piece| piece.contains(&subject)) {
+                pieces.push(self.whole(vec![subject]));
             }
         }
-        pieces.into_iter().map(|(_, piece)| piece).collect()
+        pieces
     }
 
-    /// Subjects that have nothing unsaved belong to no group any more.
+    /// Subjects that have nothing unsaved belong to no group any more. Those that do are tried alone if any of theirs is:
+    /// one that was in flight when it joined has only saved what it had before.
     fn part(&mut self) {
+        let mut alone: HashMap<u64, Retry> = HashMap::new();
         for entry in self.entries.values_mut().filter(|entry| entry.group.is_some()) {
             if !entry.is_unsaved() {
                 entry.group = None;
+            }
+            if let (Some(group), Some(retry)) = (entry.group, entry.isolated) {
+                alone.insert(group, retry);
+            }
+        }
+        for entry in self.entries.values_mut() {
+            if let Some(retry) = entry.group.and_then(|group| alone.get(&group)) {
+                entry.isolated = Some(*retry);
             }
         }
     }

@@ -57,7 +57,8 @@ struct Shared {
     /// Held from the choice of what to commit to the end of its capture, and from an outcome to the end of what it does
     /// to the cells: a capture in between would be taken for what the outcome is about, and be forgotten with it.
     turn: Mutex<()>,
-    /// Shared by transactions while they apply what belongs together, taken alone while it is captured.
+    /// Shared by transactions while they apply what belongs together, taken alone from the choice of what to commit to
+    /// the end of its capture: a transaction in between would be captured by halves.
     gate: RwLock<()>,
     /// Held while an outcome is told, and taken before the turn ends: outcomes are told in the order of commits.
     telling: Mutex<()>,
@@ -128,14 +129,17 @@ impl Saved {
 
 /// Keeps the persister from capturing anything.
 pub(crate) struct Gate<'a> {
-    shared: &'a Shared,
+    persister: &'a Persister,
     _open: RwLockReadGuard<'a, ()>,
 }
 
 impl Gate<'_> {
-    /// What is about to be noted of these subjects belongs together, and is never saved apart.
-    pub(crate) fn join(&self, subjects: &[&Subject]) {
-        lock(&self.shared.dirty).join(subjects);
+    /// What was noted of these subjects under the gate, each at its revision, belongs together and is never saved apart.
+    pub(crate) fn join(&self, changes: &[(&Subject, u64)]) {
+        let shared = &self.persister.shared;
+        if !shared.ended.load(Ordering::Relaxed) && lock(&shared.dirty).join(changes, || shared.now()) {
+            self.persister.wake();
+        }
     }
 }
 
@@ -253,7 +257,7 @@ impl Persister {
 
     /// While it is held, nothing is captured: what is noted meanwhile is saved together. For moments only.
     pub(crate) fn gate(&self) -> Gate<'_> {
-        Gate { shared: &self.shared, _open: self.shared.gate.read().unwrap_or_else(PoisonError::into_inner) }
+        Gate { persister: self, _open: self.shared.gate.read().unwrap_or_else(PoisonError::into_inner) }
     }
 
     /// Waits until a revision of a subject is saved at a level.
@@ -367,6 +371,7 @@ impl Persister {
     /// One step, in the persister's turn.
     fn step(&self) -> Step {
         let now = self.shared.now();
+        let alone = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
         let next = lock(&self.shared.dirty).next(now);
         match next {
             Next::Rest => Step::Rest,
@@ -382,8 +387,6 @@ impl Persister {
             Next::Commit { subjects, level, sync } => {
                 let mut saves = Vec::with_capacity(subjects.len());
                 let mut bytes = 0;
-                // What a transaction is applying is captured whole, when it is done.
-                let alone = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
                 for subject in &subjects {
                     let cell = lock(&self.shared.cells).get(subject).cloned();
                     let Some(cell) = cell else { continue };

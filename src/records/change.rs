@@ -55,9 +55,7 @@ impl BucketSnapshot {
                 // What is left is new; the order of the delta is kept.
                 let new = delta.upserts.iter().filter(|record| upserts.contains_key(record.key()));
                 self.records.extend(new.cloned());
-                self.requests.extend(delta.requests.iter().cloned());
-                let beyond = self.requests.len().saturating_sub(delta.request_window);
-                self.requests.drain(..beyond);
+                Request::add_all(&mut self.requests, &delta.requests, delta.request_window);
                 self.counter = delta.counter;
                 self.revision = delta.revision;
                 self.schema_version = delta.schema_version;
@@ -95,7 +93,7 @@ pub struct BucketDelta {
     /// Requests that were applied since, to be stored after those that are stored already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<Request>,
-    /// How many requests the bucket remembers: older ones may be deleted.
+    /// How many requests the bucket remembers: older ones may be deleted. Says nothing where `requests` is empty.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub request_window: usize,
 }

@@ -37,6 +37,8 @@ pub struct Draft {
     /// Counts operations, for the order of events.
     operations: u64,
     next_place: u64,
+    /// The highest autoincrement number written.
+    counter: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -63,6 +65,7 @@ impl Draft {
             staged: HashMap::new(),
             operations: 0,
             next_place: PROVISIONAL,
+            counter: 0,
         }
     }
 
@@ -103,7 +106,7 @@ impl Draft {
 
     fn look(&mut self, table: &Table, key: &Key) -> Option<Arc<Record>> {
         if let Some(staged) = self.staged.get(key) {
-            return staged.state.clone();
+            return staged.state.clone().filter(|record| !record.is_expired(self.now));
         }
         self.reads.key(key);
         table.get(key, self.now)
@@ -226,14 +229,16 @@ impl Draft {
         }
     }
 
-    /// How many autoincrement numbers a write asks for.
-    pub fn numbers(&self, write: &Write) -> usize {
-        let asks = |input: &Object| usize::from(self.schema.wants_number(input));
-        match write {
-            Write::Insert(input) | Write::Upsert(input) => asks(input),
-            Write::InsertMany(inputs) => inputs.iter().map(asks).sum(),
-            _ => 0,
-        }
+    /// How many autoincrement numbers a write asks for, and above which: those that the transaction has written itself.
+    pub fn numbers(&self, write: &Write) -> (usize, i64) {
+        let inputs = match write {
+            Write::Insert(input) | Write::Upsert(input) => std::slice::from_ref(input),
+            Write::InsertMany(inputs) => inputs,
+            _ => &[],
+        };
+        let count = inputs.iter().filter(|input| self.schema.wants_number(input)).count();
+        let given = inputs.iter().flat_map(|input| self.schema.numbers_in(input)).max();
+        (count, self.counter.max(given.unwrap_or(0)))
     }
 
     fn live(&mut self, table: &Table, key: &Key) -> Result<Arc<Record>> {
@@ -254,6 +259,11 @@ impl Draft {
             return Err(Error::DuplicateKey { bucket: self.schema.bucket.clone(), key: record.key().clone() });
         }
         self.next_place = running.place;
+        self.counter = self.counter.max(running.counter.unwrap_or(0));
+        if let Some(staged) = self.staged.get_mut(record.key()) {
+            // What is there has been deleted, or has expired since it was written.
+            staged.replaced |= staged.base.is_some();
+        }
         self.stage(table, record.key(), Some(Arc::clone(&record)));
         Ok(record)
     }
@@ -287,6 +297,7 @@ impl Draft {
 
     fn edit(&mut self, table: &Table, old: &Record, edit: Edit) -> Result<Arc<Record>> {
         let new = self.schema.edited_record(old, edit, self.now)?;
+        self.counter = self.counter.max(self.schema.highest_number(&new.values, &new.key).unwrap_or(0));
         self.stage(table, new.key(), Some(Arc::clone(&new)));
         Ok(new)
     }
@@ -315,7 +326,6 @@ impl Draft {
         self.advance(table, now)?;
         let mut net: Vec<&Staged> = self.staged.values().collect();
         net.sort_unstable_by_key(|staged| staged.order);
-        let mut place = table.next_place;
         let mut counter = None;
         let mut steps = Vec::with_capacity(net.len());
         for Staged { base, state, replaced, .. } in net {
@@ -331,9 +341,10 @@ impl Draft {
                     steps.extend(old.iter().map(|old| Step::Delete(Arc::clone(old), Cause::Requested)));
                     if let Some(new) = new {
                         let mut placed = Arc::clone(new);
-                        // A copy where somebody else holds it, as its answer: the place is not seen by anybody.
-                        Arc::make_mut(&mut placed).place = place;
-                        place += 1;
+                        // A copy where somebody else holds it, as its answer: the place is not seen by anybody. In the
+                        // order of the inserts, whatever was changed last.
+                        let after = new.place.saturating_sub(PROVISIONAL);
+                        Arc::make_mut(&mut placed).place = table.next_place.saturating_add(after);
                         steps.push(Step::Insert(placed));
                     }
                 }
@@ -354,6 +365,12 @@ impl Schema {
                 field.rule.generated == Some(Generated::Autoincrement)
                     && input.get(&field.name).is_none_or(Value::is_null)
             })
+    }
+
+    /// The numbers that an input gives autoincrement fields.
+    fn numbers_in<'a>(&'a self, input: &'a Object) -> impl Iterator<Item = i64> + 'a {
+        let fields = self.fields.iter().filter(|field| field.rule.generated == Some(Generated::Autoincrement));
+        fields.filter_map(|field| input.get(&field.name)?.as_i64())
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Plan {
     pub(super) counter: Option<i64>,
     pub(super) written: Written,
     pub(super) request: Option<Request>,
+    /// How many records were looked at to make room.
+    pub(super) examined: u64,
 }
 
 /// One step is by far the commonest.
@@ -68,7 +70,7 @@ impl Steps {
 impl Plan {
     /// A plan that changes nothing.
     pub(super) fn nothing(at: i64, written: Written) -> Self {
-        Self { at, steps: Steps::Many(Vec::new()), counter: None, written, request: None }
+        Self { at, steps: Steps::Many(Vec::new()), counter: None, written, request: None, examined: 0 }
     }
 
     /// Whether it changes anything: what changes nothing is no commit.
@@ -79,6 +81,11 @@ impl Plan {
     /// The same plan, to be remembered under a request's id.
     pub fn with_request(self, request: Request) -> Self {
         Self { request: Some(request), ..self }
+    }
+
+    /// How many records were looked at to make room for what is written.
+    pub fn examined(&self) -> u64 {
+        self.examined
     }
 
     /// What the write is answered.
@@ -296,12 +303,13 @@ impl Table {
         Ok(Some((written, applied.revision)))
     }
 
-    /// Gives out the next autoincrement numbers, ahead of a commit that may never come; answers the first of them.
+    /// Gives out the next autoincrement numbers above this one, ahead of a commit that may never come; answers the first
+    /// of them.
     ///
     /// # Errors
     /// `CounterExhausted`.
-    pub fn reserve_numbers(&mut self, count: usize) -> Result<i64> {
-        let first = self.next_number();
+    pub fn reserve_numbers(&mut self, count: usize, above: i64) -> Result<i64> {
+        let first = self.counter.max(self.reserved).max(above).checked_add(1);
         let last = first.and_then(|first| first.checked_add(i64::try_from(count.max(1)).ok()? - 1));
         match (first, last) {
             (Some(first), Some(last)) => {
@@ -329,7 +337,7 @@ impl Table {
 
     /// Makes a planned change, which must be of this table at this revision; cannot fail.
     pub fn apply(&mut self, plan: Plan) -> Commit {
-        let Plan { at, steps, counter, written, request } = plan;
+        let Plan { at, steps, counter, written, request, examined: _ } = plan;
         let mut remains = None;
         let changes = match steps {
             Steps::Many(steps) if steps.is_empty() => {

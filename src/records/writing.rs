@@ -1,5 +1,6 @@
 //! The rules of writes: each is planned against the table as it is, without a change, and answered by a plan or refused.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -227,7 +228,7 @@ impl Table {
             Write::Delete(key) => match self.get(&key, at) {
                 Some(record) => {
                     let steps = Steps::One(Step::Delete(record, Cause::Requested));
-                    Ok(Plan { at, steps, counter: None, written: Written::Deleted(true), request: None })
+                    Ok(Plan { at, steps, counter: None, written: Written::Deleted(true), request: None, examined: 0 })
                 }
                 None => Ok(Plan::nothing(at, Written::Deleted(false))),
             },
@@ -238,7 +239,7 @@ impl Table {
                     return Ok(Plan::nothing(at, Written::Count(0)));
                 }
                 let steps = Steps::One(Step::Clear);
-                Ok(Plan { at, steps, counter: None, written: Written::Count(count), request: None })
+                Ok(Plan { at, steps, counter: None, written: Written::Count(count), request: None, examined: 0 })
             }
         }
     }
@@ -296,7 +297,7 @@ impl Table {
         let found = view.find(&Query::new(filter))?;
         let written = Written::Count(found.len());
         let steps = Steps::Many(found.into_iter().map(|record| Step::Delete(record, Cause::Requested)).collect());
-        Ok(Plan { at, steps, counter: None, written, request: None })
+        Ok(Plan { at, steps, counter: None, written, request: None, examined: 0 })
     }
 
     /// Removes records that have expired, at most `limit` of them.
@@ -304,7 +305,7 @@ impl Table {
         let expired = self.expired_by(now).take(limit);
         let steps: Vec<Step> = expired.map(|record| Step::Delete(Arc::clone(record), Cause::Expired)).collect();
         let written = Written::Count(steps.len());
-        Plan { at: now, steps: Steps::Many(steps), counter: None, written, request: None }
+        Plan { at: now, steps: Steps::Many(steps), counter: None, written, request: None, examined: 0 }
     }
 
     /// Makes room where there are more records than `max_size`, as after loading with a lower one.
@@ -313,7 +314,7 @@ impl Table {
         // Nothing was written, so that everything may go and there is always room.
         let _room = self.make_room(&[], now, &mut steps);
         let written = Written::Count(steps.len());
-        Plan { at: now, steps: Steps::Many(steps), counter: None, written, request: None }
+        Plan { at: now, steps: Steps::Many(steps), counter: None, written, request: None, examined: 0 }
     }
 
     /// Checks keys, unique values and room against the state after these steps, and puts what has to go before them.
@@ -323,7 +324,7 @@ impl Table {
             Steps::One(step) => self.check_step(step, None, at, &mut before)?,
             Steps::Many(steps) => self.check_steps(steps, at, &mut before)?,
         }
-        self.make_room(own.as_slice(), at, &mut before)?;
+        let examined = self.make_room(own.as_slice(), at, &mut before)?;
         let steps = if before.is_empty() {
             own
         } else {
@@ -333,7 +334,7 @@ impl Table {
             }
             Steps::Many(before)
         };
-        Ok(Plan { at, steps, counter, written, request: None })
+        Ok(Plan { at, steps, counter, written, request: None, examined })
     }
 
     fn check_steps(&self, steps: &[Step], at: i64, before: &mut Vec<Step>) -> Result<()> {
@@ -413,9 +414,9 @@ impl Table {
     }
 
     /// Finds out which records have to go so that the steps leave no more than `max_size`: expired ones, then those at
-    /// the lowest positions, none of them written by the steps themselves.
-    fn make_room(&self, own: &[Step], at: i64, before: &mut Vec<Step>) -> Result<()> {
-        let Some(max_size) = self.schema.max_size() else { return Ok(()) };
+    /// the lowest positions, none of them written by the steps themselves. Answers how many records it has looked at.
+    fn make_room(&self, own: &[Step], at: i64, before: &mut Vec<Step>) -> Result<u64> {
+        let Some(max_size) = self.schema.max_size() else { return Ok(0) };
         let mut after = self.len().saturating_sub(before.len());
         for step in own {
             match step {
@@ -425,21 +426,23 @@ impl Table {
                 Step::Update { .. } => {}
             }
         }
-        let Some(needed) = after.checked_sub(max_size).filter(|needed| *needed > 0) else { return Ok(()) };
+        let Some(needed) = after.checked_sub(max_size).filter(|needed| *needed > 0) else { return Ok(0) };
         let mut over = needed;
+        let examined = Cell::new(0);
+        let look = |_: &&Arc<Record>| examined.set(examined.get() + 1);
         let touched = Touched::of(before, own);
         let goes = |record: &&Arc<Record>| !touched.contains(record.key());
-        let expired = self.expired_by(at).filter(goes).take(over);
+        let expired = self.expired_by(at).inspect(look).filter(goes).take(over);
         let mut room: Vec<_> = expired.map(|record| Step::Delete(Arc::clone(record), Cause::Expired)).collect();
         over -= room.len();
-        let oldest = self.by_position().filter(|record| !record.is_expired(at)).filter(goes).take(over);
+        let oldest = self.by_position().inspect(look).filter(|record| !record.is_expired(at)).filter(goes).take(over);
         room.extend(oldest.map(|record| Step::Delete(Arc::clone(record), Cause::Evicted)));
         drop(touched);
         if room.len() < needed {
             return Err(Error::CapacityExceeded { bucket: self.schema.bucket.clone(), max_size });
         }
         before.extend(room);
-        Ok(())
+        Ok(examined.get())
     }
 
     fn by_position(&self) -> Box<dyn Iterator<Item = &Arc<Record>> + '_> {

@@ -128,16 +128,11 @@ impl Inner {
                 persister.rewritten(&subject, table.revision());
             }
             let (count, took) = (table.len(), begun.elapsed());
-            let crowded = entry.schema.max_size().is_some_and(|max_size| count > max_size);
             if let Err(error) = self.spawn_bucket(entry, table).await {
                 persister.forget(&subject);
                 return Err(error);
             }
             persister.recovered(&subject, count, took);
-            if crowded && let Place::Running(actor, _) = entry.slot().place() {
-                // An actor that has died meanwhile makes room with its next insert.
-                let _dead = actor.send_message(BucketMessage::Trim);
-            }
             return Ok(());
         }
         self.spawn_bucket(entry, table).await
@@ -163,6 +158,11 @@ impl Inner {
         let supervisor = self.supervisor()?.get_cell();
         let spawned = BucketActor::spawn_linked(None, BucketActor, Arc::clone(&instance), supervisor).await;
         let (actor, _ended) = spawned.map_err(|error| Error::permanent("starting a bucket", error))?;
+        // Nobody has the actor's address yet: its turn is ours. Whoever finds the bucket finds it within its bound.
+        if let Err(error) = instance.trim() {
+            actor.stop(None);
+            return Err(error);
+        }
         let subject = entry.slot().subject().clone();
         let (id, unwanted) = (actor.get_id(), actor.get_cell());
         let alive = self.children.born(id, Child::Subject(subject.clone()));
