@@ -1,6 +1,6 @@
 //! What is kept, and how it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::base::name::{BucketName, ChannelId, MessageId, StoreName, Subject};
 use crate::base::value::Key;
 use crate::persistence::{Commit, Epoch, Save};
-use crate::records::{BucketChange, BucketSnapshot, Record};
+use crate::records::{BucketChange, BucketSnapshot, Record, Request};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate, SdsMessage};
 
 /// Something that was moved out of the way.
@@ -155,6 +155,7 @@ struct Bucket {
     revision: u64,
     counter: i64,
     records: HashMap<Key, Arc<Record>>,
+    requests: VecDeque<Request>,
 }
 
 impl Bucket {
@@ -163,6 +164,7 @@ impl Bucket {
             BucketChange::Full(full) => {
                 (self.schema_version, self.revision, self.counter) = (full.schema_version, full.revision, full.counter);
                 self.records = HashMap::with_capacity(full.records.len());
+                self.requests = full.requests.iter().cloned().collect();
                 &full.records
             }
             BucketChange::Delta(delta) => {
@@ -175,6 +177,7 @@ impl Bucket {
                 for key in &delta.deletes {
                     self.records.remove(key);
                 }
+                delta.remember_in(&mut self.requests);
                 &delta.upserts
             }
         };
@@ -185,7 +188,9 @@ impl Bucket {
 
     fn snapshot(&self) -> BucketSnapshot {
         let records = self.records.values().cloned().collect();
-        BucketSnapshot::new(self.schema_version, self.revision, self.counter, records)
+        let mut snapshot = BucketSnapshot::new(self.schema_version, self.revision, self.counter, records);
+        snapshot.requests = self.requests.iter().cloned().collect();
+        snapshot
     }
 }
 
