@@ -311,9 +311,10 @@ impl BucketDelta {
             return;
         }
         for request in &self.requests {
-            match stored.binary_search_by_key(&request.revision, |stored| stored.revision) {
-                Ok(at) => stored[at] = request.clone(),
-                Err(at) => stored.insert(at, request.clone()),
+            let at = stored.partition_point(|stored| stored.revision < request.revision);
+            match stored.get_mut(at).filter(|stored| stored.revision == request.revision) {
+                Some(same) => same.clone_from(request),
+                None => stored.insert(at, request.clone()),
             }
         }
         let beyond = stored.len().saturating_sub(self.request_window);
