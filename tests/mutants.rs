@@ -13,7 +13,7 @@ use ractor_persistence::base::error::{Error, Result};
 use ractor_persistence::base::name::{BucketKey, BucketName, ChannelKey, MessageId, StoreName, Subject};
 use ractor_persistence::base::value::{Key, Object, Value};
 use ractor_persistence::persistence::{Capabilities, Commit, Epoch, Save, StorageAdapter};
-use ractor_persistence::records::{BucketChange, BucketDelta, BucketSnapshot, Record};
+use ractor_persistence::records::{BucketChange, BucketDelta, BucketSnapshot, Record, Request, Write};
 use ractor_persistence::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 use ractor_persistence::testkit::conformance::PROMISES;
 use ractor_persistence::testkit::{Poisoned, Verdict};
@@ -195,6 +195,10 @@ fn delta(save: Save, change: impl FnOnce(&mut BucketDelta)) -> Option<Save> {
     })
 }
 
+fn any_request() -> Request {
+    Request::new("any", &Write::Clear).unwrap()
+}
+
 fn history(save: Save, change: impl FnOnce(&mut HistoryUpdate)) -> Option<Save> {
     Some(match save {
         Save::History(id, old) => {
@@ -358,6 +362,92 @@ mutants! {
                 _ => true,
             });
             saves.reverse();
+        }
+    };
+    one_that_forgets_request_ids: request_ids_come_back_in_order, {
+        bucket: |mut bucket| { bucket.requests.clear(); Some(bucket) }
+    };
+    one_that_forgets_the_request_ids_of_changes: request_ids_come_back_in_order, {
+        save: |save| delta(save, |delta| delta.requests.clear())
+    };
+    one_that_forgets_the_order_of_request_ids: request_ids_come_back_in_order, {
+        bucket: |mut bucket| { bucket.requests.sort_by(|left, right| left.id.cmp(&right.id)); Some(bucket) }
+    };
+    one_that_keeps_request_ids_without_their_keys: request_ids_come_back_in_order, {
+        bucket: |mut bucket| { bucket.requests.iter_mut().for_each(|request| request.keys.clear()); Some(bucket) }
+    };
+    one_that_signs_fingerprints: request_ids_come_back_in_order, {
+        bucket: |mut bucket| {
+            bucket.requests.iter_mut().for_each(|request| request.fingerprint &= i64::MAX.cast_unsigned());
+            Some(bucket)
+        }
+    };
+    one_that_takes_a_change_without_request_ids_for_a_window_of_none: changes_without_request_ids_leave_them, {
+        // A request that is trimmed at once, with all others.
+        save: |save| delta(save, |delta| if delta.requests.is_empty() { delta.requests.push(any_request()); })
+    };
+    one_that_keeps_request_ids_for_ever: request_ids_are_kept_up_to_their_window, {
+        save: |save| delta(save, |delta| delta.request_window = usize::MAX)
+    };
+    one_that_keeps_the_oldest_request_ids: request_ids_are_kept_up_to_their_window, {
+        save: |save| delta(save, |delta| delta.request_window = usize::MAX),
+        bucket: |mut bucket| { bucket.requests.truncate(5); Some(bucket) }
+    };
+    one_that_merges_the_request_ids_of_whole_buckets: a_whole_bucket_replaces_its_request_ids, {
+        save: |save| Some(match &save {
+            Save::Bucket(name, change) => match &**change {
+                BucketChange::Full(full) => {
+                    let mut delta = BucketDelta::new(full.revision, full.counter, full.schema_version);
+                    (delta.cleared, delta.upserts) = (true, full.records.clone());
+                    (delta.requests, delta.request_window) = (full.requests.clone(), usize::MAX);
+                    Save::Bucket(name.clone(), BucketChange::Delta(delta).into())
+                }
+                _ => save,
+            },
+            _ => save,
+        })
+    };
+    one_that_loses_request_ids_on_a_clear: a_clear_keeps_request_ids, {
+        save: |save| Some(match &save {
+            Save::Bucket(name, change) => match &**change {
+                BucketChange::Delta(delta) if delta.cleared => {
+                    let records = delta.upserts.clone();
+                    let mut full = BucketSnapshot::new(delta.schema_version, delta.revision, delta.counter, records);
+                    full.requests.clone_from(&delta.requests);
+                    Save::Bucket(name.clone(), BucketChange::Full(full).into())
+                }
+                _ => save,
+            },
+            _ => save,
+        })
+    };
+    one_that_drops_a_bucket_but_not_its_request_ids: a_dropped_bucket_takes_its_request_ids_along, {
+        save: |save| Some(match save {
+            Save::DropBucket(name) => {
+                let mut gone = BucketDelta::new(0, 0, u32::MAX);
+                gone.cleared = true;
+                Save::Bucket(name, BucketChange::Delta(gone).into())
+            }
+            other => other,
+        }),
+        bucket: |bucket| (bucket.schema_version != u32::MAX).then_some(bucket)
+    };
+    one_that_remembers_a_repeated_request_twice: a_repeated_commit_counts_once, {
+        commit: |mutant, commit| {
+            let mut notes = mutant.notes.lock().unwrap();
+            let saves = std::mem::take(&mut commit.saves);
+            commit.saves = saves.into_iter().filter_map(|save| {
+                let again = match &save {
+                    Save::Bucket(name, change) => {
+                        notes.revisions.insert(name.clone(), change.revision()) == Some(change.revision())
+                    }
+                    _ => false,
+                };
+                delta(save, |delta| if again {
+                    delta.requests.iter_mut().for_each(|request| request.revision += 100);
+                })
+            }).collect();
+            Ok(())
         }
     };
     one_that_folds_the_case_of_buckets: bucket_names_never_collide, {

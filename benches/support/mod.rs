@@ -1,5 +1,5 @@
 //! What the benchmarks share: the report, the record that is written, and the bare actor that calls are held against.
-#![allow(dead_code, reason = "each benchmark uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each benchmark uses a part")]
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a part of programs that print a table")]
 #![allow(
     clippy::cast_precision_loss,

@@ -1,5 +1,6 @@
 //! What an adapter is given of a bucket, and how changes that were not saved yet add up.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -55,7 +56,9 @@ impl BucketSnapshot {
                 // What is left is new; the order of the delta is kept.
                 let new = delta.upserts.iter().filter(|record| upserts.contains_key(record.key()));
                 self.records.extend(new.cloned());
-                Request::add_all(&mut self.requests, &delta.requests, delta.request_window);
+                let mut requests = VecDeque::from(std::mem::take(&mut self.requests));
+                delta.remember_in(&mut requests);
+                self.requests = requests.into();
                 self.counter = delta.counter;
                 self.revision = delta.revision;
                 self.schema_version = delta.schema_version;
@@ -90,10 +93,12 @@ pub struct BucketDelta {
     pub revision: u64,
     /// The schema version that the stored bucket has from then on.
     pub schema_version: u32,
-    /// Requests that were applied since, to be stored after those that are stored already.
+    /// Requests that were applied since, by ascending revision, to be stored after those that are stored already. One
+    /// whose revision is stored takes the place of the stored one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<Request>,
-    /// How many requests the bucket remembers: older ones may be deleted. Says nothing where `requests` is empty.
+    /// How many requests the bucket remembers: beyond it, the oldest stored ones go. It says nothing where `requests` is
+    /// empty.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub request_window: usize,
 }
@@ -242,7 +247,8 @@ impl ChangeSet {
     #[must_use]
     pub fn over(self, older: Self) -> Self {
         let window = self.request_window.max(older.request_window);
-        let mut requests = older.requests;
+        // What replaces the stored form has all requests already.
+        let mut requests = if self.replace { Vec::new() } else { older.requests };
         requests.extend(self.requests);
         let beyond = requests.len().saturating_sub(window);
         requests.drain(..beyond);
@@ -296,5 +302,22 @@ impl BucketDelta {
     /// A delta that changes nothing but where the bucket stands; push into its fields.
     pub fn new(revision: u64, counter: i64, schema_version: u32) -> Self {
         Self { revision, counter, schema_version, ..Self::default() }
+    }
+
+    /// Brings stored requests, which are in order of revision, up to date, as any adapter's must be by this change. To do
+    /// it twice is to do it once.
+    pub fn remember_in(&self, stored: &mut VecDeque<Request>) {
+        if self.requests.is_empty() {
+            return;
+        }
+        for request in &self.requests {
+            let at = stored.partition_point(|stored| stored.revision < request.revision);
+            match stored.get_mut(at).filter(|stored| stored.revision == request.revision) {
+                Some(same) => same.clone_from(request),
+                None => stored.insert(at, request.clone()),
+            }
+        }
+        let beyond = stored.len().saturating_sub(self.request_window);
+        stored.drain(..beyond);
     }
 }

@@ -43,16 +43,6 @@ impl Request {
         }
         Ok(Self { id, fingerprint, keys: Vec::new(), removed: 0, inserted: false, revision: 0 })
     }
-
-    /// Adds a delta's requests to those that are stored, and keeps the newest `window` of them. A delta that comes again
-    /// adds nothing; one without requests says nothing, not even how many are kept.
-    pub fn add_all(stored: &mut Vec<Self>, newer: &[Self], window: usize) {
-        let Some(first) = newer.first() else { return };
-        stored.retain(|request| request.revision < first.revision);
-        stored.extend_from_slice(newer);
-        let beyond = stored.len().saturating_sub(window);
-        stored.drain(..beyond);
-    }
 }
 
 impl Write {

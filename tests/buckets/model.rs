@@ -470,7 +470,7 @@ proptest! {
             prop_assert_eq!(table.counter(), model.counter);
             // By key and by index as well.
             for id in 1..12 {
-                let found = table.get(&id.into(), model.now).map(|record| plain(record));
+                let found = table.get(&id.into(), model.now).map(|record| plain(&record));
                 prop_assert_eq!(found, live.iter().find(|record| record.id == id).cloned());
             }
             let mut by_n: BTreeMap<i64, Vec<i64>> = BTreeMap::new();

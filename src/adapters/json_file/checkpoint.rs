@@ -55,9 +55,10 @@ pub(super) fn write<S: State>(
     let mut writer = Writer { file, buffer: Vec::with_capacity(BUFFER), crc: seal::ALONE };
     let quoted = |text: &str| serde_json::to_string(text).map_err(|_| Fault::from(Refused::Json));
     let header = format!(
-        ",\n  \"format\": {},\n  \"version\": {VERSION},\n  \"store\": {},\n  \"{}\": {},\n  \"generation\": {generation},\n  \
+        ",\n  \"format\": {},\n  \"version\": {},\n  \"store\": {},\n  \"{}\": {},\n  \"generation\": {generation},\n  \
          \"saved_at\": {},\n",
         quoted(S::FORMAT)?,
+        state.version(),
         quoted(ids.store.as_str())?,
         kind(&ids.subject),
         quoted(ids.subject.name())?,
@@ -77,11 +78,12 @@ pub(super) fn write<S: State>(
 /// Reads a checkpoint and checks that it is the one that it was opened for.
 pub(super) fn read<S: State>(path: &Path, ids: &Ids, text: &[u8]) -> Result<(u32, Checkpoint<S>), Fault> {
     let checksum = seal::open(seal::DOCUMENT, seal::ALONE, text);
-    if let Some((format, found)) = seal::claimed(text)
-        && format == S::FORMAT
-        && found != VERSION
+    let claimed = seal::claimed(text).filter(|(format, _)| format == S::FORMAT);
+    let version = claimed.as_ref().map(|(_, found)| *found);
+    if let Some((format, found)) = claimed
+        && !(VERSION..=S::NEWEST).contains(&found)
     {
-        return Err(Fault::Version { path: path.to_path_buf(), format, found });
+        return Err(Fault::Version { path: path.to_path_buf(), format, found, known: S::NEWEST });
     }
     let Some(checksum) = checksum else {
         return Err(Fault::corrupt(path, "its checksum does not match: it was damaged, cut short or edited"));
@@ -89,6 +91,9 @@ pub(super) fn read<S: State>(path: &Path, ids: &Ids, text: &[u8]) -> Result<(u32
     let read = S::read(text).map_err(|reason| Fault::corrupt(path, reason))?;
     if read.format != S::FORMAT {
         return Err(Fault::corrupt(path, format!("it has the format {:?}", read.format)));
+    }
+    if version != Some(read.state.version()) {
+        return Err(Fault::corrupt(path, "it has what another version of its format has"));
     }
     ids.check(path, &read.store, &read.name)?;
     Ok((checksum, read))

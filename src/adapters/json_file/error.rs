@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::adapters::json_file::seal::VERSION;
 use crate::base::disk::DiskError;
 use crate::base::error::{Error, Place};
 
@@ -23,6 +22,8 @@ pub(super) enum Fault {
         path: PathBuf,
         format: String,
         found: u64,
+        /// The highest one that is known.
+        known: u64,
     },
     /// Something that JSON cannot hold was to be saved; nothing was written.
     Refused(Refused),
@@ -84,8 +85,8 @@ impl Fault {
                 let place = if let Some(line) = line { place.at(format!("line {line}")) } else { place };
                 Error::corrupt(place, reason)
             }
-            Self::Version { path, format, found } => {
-                Error::UnknownFormat { format, at: Place::new(path.display().to_string()), found, known: VERSION }
+            Self::Version { path, format, found, known } => {
+                Error::UnknownFormat { format, at: Place::new(path.display().to_string()), found, known }
             }
             Self::Refused(refused) => Error::permanent(operation, refused),
             Self::Lost(lost) => Error::unknown(operation, lost),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapters::json_file::error::{Fault, Refused, parse};
 use crate::adapters::json_file::names::{Ids, kind};
-use crate::adapters::json_file::seal::{self, VERSION};
+use crate::adapters::json_file::seal::{self, VERSION, WITH_REQUESTS};
 
 const FORMAT: &str = "ractor-persistence/json_file/journal";
 /// Fills the room behind the last line. JSON has none in its compact form: inside of texts it is escaped.
@@ -28,6 +28,8 @@ const MAX_MARK: u64 = 64;
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Header {
+    /// Which lines there may be.
+    pub(super) version: u64,
     /// The generation of the checkpoint that it continues; 0 for none.
     pub(super) generation: u64,
     /// That checkpoint's checksum.
@@ -42,8 +44,7 @@ struct HeaderText {
     #[serde(rename = "crc")]
     _crc: IgnoredAny,
     format: String,
-    #[serde(rename = "version")]
-    _version: IgnoredAny,
+    version: u64,
     store: String,
     bucket: Option<String>,
     channel: Option<String>,
@@ -74,6 +75,8 @@ struct Mark {
 /// Where the next line of a journal goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pen {
+    /// Which lines there may be.
+    pub(super) version: u64,
     /// The header's checksum, which every line's continues.
     seed: u32,
     /// The number of the next line.
@@ -130,8 +133,9 @@ pub(super) struct Torn {
 pub(super) fn fresh(ids: &Ids, header: &Header) -> Result<(Vec<u8>, Pen), Refused> {
     let quoted = |text: &str| serde_json::to_string(text).map_err(|_| Refused::Json);
     let members = format!(
-        "\"format\":{},\"version\":{VERSION},\"store\":{},\"{}\":{},\"generation\":{},\"follows\":{}{}",
+        "\"format\":{},\"version\":{},\"store\":{},\"{}\":{},\"generation\":{},\"follows\":{}{}",
         quoted(FORMAT)?,
+        header.version,
         quoted(ids.store.as_str())?,
         kind(&ids.subject),
         quoted(ids.subject.name())?,
@@ -145,7 +149,7 @@ pub(super) fn fresh(ids: &Ids, header: &Header) -> Result<(Vec<u8>, Pen), Refuse
     let at = text.len() as u64;
     let end = (at + MAX_MARK).checked_next_multiple_of(PAGE).ok_or(Refused::TooLarge)?;
     text.extend(room(seed, at, end)?);
-    Ok((text, Pen { seed, next: 1, synced: 0, at, end }))
+    Ok((text, Pen { version: header.version, seed, next: 1, synced: 0, at, end }))
 }
 
 /// A newline and the line that says where the file ends.
@@ -196,9 +200,9 @@ pub(super) fn header(path: &Path, ids: &Ids, text: &[u8]) -> Result<(Header, Pen
     let seed = seal::open(seal::LINE, seal::ALONE, line);
     if let Some((format, found)) = seal::claimed(line)
         && format == FORMAT
-        && found != VERSION
+        && !(VERSION..=WITH_REQUESTS).contains(&found)
     {
-        return Err(Fault::Version { path: path.to_path_buf(), format, found });
+        return Err(Fault::Version { path: path.to_path_buf(), format, found, known: WITH_REQUESTS });
     }
     let corrupt = |reason: &str| Fault::corrupt_line(path, 1, reason);
     let Some(seed) = seed.filter(|_| line.len() < text.len()) else {
@@ -216,8 +220,9 @@ pub(super) fn header(path: &Path, ids: &Ids, text: &[u8]) -> Result<(Header, Pen
         digits => Some(u32::from_str_radix(digits, 16).map_err(|_| corrupt("it follows no checksum"))?),
     };
     let at = line.len() as u64 + 1;
-    let header = Header { generation: read.generation, follows, dropped: read.dropped };
-    Ok((header, Pen { seed, next: 1, synced: 0, at, end: at }))
+    let HeaderText { version, generation, dropped, .. } = read;
+    let header = Header { version, generation, follows, dropped };
+    Ok((header, Pen { version, seed, next: 1, synced: 0, at, end: at }))
 }
 
 /// A part of the text by its positions in the file.
@@ -350,7 +355,7 @@ mod tests {
 
     impl Sheet {
         fn new() -> Self {
-            let header = Header { generation: 3, follows: Some(0x0a1b_2c3d), dropped: false };
+            let header = Header { version: VERSION, generation: 3, follows: Some(0x0a1b_2c3d), dropped: false };
             let (text, pen) = fresh(&ids(), &header).unwrap();
             Self { text, pen }
         }
@@ -534,7 +539,7 @@ mod tests {
     fn a_line_of_another_journal_is_no_line_of_this_one() {
         let mut sheet = Sheet::new();
         sheet.write("a", true);
-        let header = Header { generation: 4, follows: Some(0x0a1b_2c3d), dropped: false };
+        let header = Header { version: VERSION, generation: 4, follows: Some(0x0a1b_2c3d), dropped: false };
         let (text, pen) = fresh(&ids(), &header).unwrap();
         let mut other = Sheet { text, pen };
         let entry = sheet.pen.entry(&["b"]).unwrap();

@@ -8,8 +8,10 @@
 //! The checksum is crc32c, over everything behind the closing quote of its digits, continued from a seed that says where
 //! the text belongs.
 
-/// The version of every format here: written, and the only one read.
+/// The version of every format here, but for those of `WITH_REQUESTS`.
 pub(super) const VERSION: u64 = 1;
+/// The version of a bucket's checkpoint and journal that have request ids in them.
+pub(super) const WITH_REQUESTS: u64 = 2;
 /// What stands before a line's digits.
 pub(super) const LINE: &str = "{\"crc\":\"";
 /// What stands before a checkpoint's digits.

@@ -362,7 +362,7 @@ fn read_epoch(path: &Path, store: &StoreName, text: &[u8]) -> Result<u64, Fault>
         && format == EPOCH_FORMAT
         && found != VERSION
     {
-        return Err(Fault::Version { path: path.to_path_buf(), format, found });
+        return Err(Fault::Version { path: path.to_path_buf(), format, found, known: VERSION });
     }
     let line = text.strip_suffix(b"\n").filter(|line| seal::open(seal::LINE, seal::ALONE, line).is_some());
     let Some(line) = line else {

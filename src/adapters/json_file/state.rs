@@ -1,6 +1,6 @@
 //! What changes do to a bucket or a channel, and how both are written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,16 +9,20 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::adapters::json_file::error::{Fault, Refused, parse};
+use crate::adapters::json_file::seal::{VERSION, WITH_REQUESTS};
 use crate::base::codec::content_bytes;
 use crate::base::name::MessageId;
 use crate::base::value::{Key, Value};
-use crate::records::{BucketDelta, BucketSnapshot, Record};
+use crate::records::{BucketDelta, BucketSnapshot, Record, Request};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate, SdsMessage};
 
 /// A bucket or a channel, as its two files hold it.
 pub(super) trait State: Default {
     /// The format of its checkpoint.
     const FORMAT: &'static str;
+
+    /// The highest version of its checkpoint.
+    const NEWEST: u64;
 
     /// One save of a journal line.
     type Line<'a>: Copy + Serialize;
@@ -27,6 +31,12 @@ pub(super) trait State: Default {
     type Stored: DeserializeOwned;
 
     fn line(stored: &Self::Stored) -> Self::Line<'_>;
+
+    /// The lowest version of a journal that can have such a line.
+    fn version_of(line: Self::Line<'_>) -> u64;
+
+    /// The version of a checkpoint of this, and of the journal that continues it.
+    fn version(&self) -> u64;
 
     /// Refuses what JSON cannot hold.
     fn check(line: Self::Line<'_>) -> Result<(), Refused>;
@@ -56,6 +66,8 @@ pub(super) struct BucketState {
     revision: u64,
     counter: i64,
     records: HashMap<Key, Arc<Record>>,
+    /// By ascending revision.
+    requests: VecDeque<Request>,
 }
 
 /// A channel.
@@ -81,12 +93,12 @@ pub(super) enum StoredChange {
 }
 
 #[derive(Deserialize)]
-#[serde(from = "DeltaText<Vec<Arc<Record>>, Vec<Key>>")]
+#[serde(from = "DeltaText<Vec<Arc<Record>>, Vec<Key>, Vec<Request>>")]
 pub(super) struct StoredDelta(BucketDelta);
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct DeltaText<R, K> {
+struct DeltaText<R, K, Q> {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     cleared: bool,
     #[serde(default = "none", skip_serializing_if = "Option::is_none")]
@@ -96,18 +108,24 @@ struct DeltaText<R, K> {
     counter: i64,
     revision: u64,
     schema_version: u32,
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    requests: Option<Q>,
+    #[serde(default = "none", skip_serializing_if = "Option::is_none")]
+    request_window: Option<usize>,
 }
 
 fn none<T>() -> Option<T> {
     None
 }
 
-impl From<DeltaText<Vec<Arc<Record>>, Vec<Key>>> for StoredDelta {
-    fn from(text: DeltaText<Vec<Arc<Record>>, Vec<Key>>) -> Self {
+impl From<DeltaText<Vec<Arc<Record>>, Vec<Key>, Vec<Request>>> for StoredDelta {
+    fn from(text: DeltaText<Vec<Arc<Record>>, Vec<Key>, Vec<Request>>) -> Self {
         let mut delta = BucketDelta::new(text.revision, text.counter, text.schema_version);
         delta.cleared = text.cleared;
         delta.deletes = text.deletes.unwrap_or_default();
         delta.upserts = text.upserts.unwrap_or_default();
+        delta.requests = text.requests.unwrap_or_default();
+        delta.request_window = text.request_window.unwrap_or_default();
         Self(delta)
     }
 }
@@ -117,6 +135,7 @@ impl Serialize for BucketLine<'_> {
         let delta = self.0;
         let mut upserts: Vec<RecordText<'_>> = delta.upserts.iter().map(|record| RecordText(record)).collect();
         upserts.sort_by_key(|record| record.0.place());
+        let requests = Some(&delta.requests).filter(|requests| !requests.is_empty());
         let text = DeltaText {
             cleared: delta.cleared,
             deletes: Some(&delta.deletes).filter(|keys| !keys.is_empty()),
@@ -124,6 +143,8 @@ impl Serialize for BucketLine<'_> {
             counter: delta.counter,
             revision: delta.revision,
             schema_version: delta.schema_version,
+            requests,
+            request_window: requests.map(|_| delta.request_window),
         };
         #[derive(Serialize)]
         struct Tagged<T> {
@@ -195,7 +216,8 @@ impl BucketState {
         snapshot.records.iter().try_for_each(|record| check_record(record))?;
         let BucketSnapshot { schema_version, revision, counter, .. } = *snapshot;
         let records = snapshot.records.iter().map(|record| (record.key().clone(), Arc::clone(record))).collect();
-        *self = Self { schema_version, revision, counter, records };
+        let requests = snapshot.requests.iter().cloned().collect();
+        *self = Self { schema_version, revision, counter, records, requests };
         Ok(())
     }
 
@@ -203,7 +225,9 @@ impl BucketState {
     pub(super) fn into_snapshot(self) -> BucketSnapshot {
         let mut records: Vec<Arc<Record>> = self.records.into_values().collect();
         records.sort_by(|left, right| order(left).cmp(&order(right)));
-        BucketSnapshot::new(self.schema_version, self.revision, self.counter, records)
+        let mut snapshot = BucketSnapshot::new(self.schema_version, self.revision, self.counter, records);
+        snapshot.requests = self.requests.into();
+        snapshot
     }
 }
 
@@ -239,12 +263,21 @@ fn list<T: Serialize>(
 
 impl State for BucketState {
     const FORMAT: &'static str = "ractor-persistence/json_file/bucket";
+    const NEWEST: u64 = WITH_REQUESTS;
     type Line<'a> = BucketLine<'a>;
     type Stored = StoredChange;
 
     fn line(stored: &StoredChange) -> BucketLine<'_> {
         let StoredChange::Delta(StoredDelta(delta)) = stored;
         BucketLine(delta)
+    }
+
+    fn version_of(line: BucketLine<'_>) -> u64 {
+        if line.0.requests.is_empty() { VERSION } else { WITH_REQUESTS }
+    }
+
+    fn version(&self) -> u64 {
+        if self.requests.is_empty() { VERSION } else { WITH_REQUESTS }
     }
 
     fn check(line: BucketLine<'_>) -> Result<(), Refused> {
@@ -262,6 +295,7 @@ impl State for BucketState {
         for record in &delta.upserts {
             self.records.insert(record.key().clone(), Arc::clone(record));
         }
+        delta.remember_in(&mut self.requests);
         (self.counter, self.revision, self.schema_version) = (delta.counter, delta.revision, delta.schema_version);
     }
 
@@ -273,7 +307,8 @@ impl State for BucketState {
         out(numbers.as_bytes())?;
         let mut records: Vec<&Arc<Record>> = self.records.values().collect();
         records.sort_by(|left, right| order(left).cmp(&order(right)));
-        list("records", records.into_iter().map(|record| RecordText(record)), true, out)
+        list("records", records.into_iter().map(|record| RecordText(record)), self.requests.is_empty(), out)?;
+        if self.requests.is_empty() { Ok(()) } else { list("requests", self.requests.iter(), true, out) }
     }
 
     fn read(text: &[u8]) -> Result<Checkpoint<Self>, String> {
@@ -294,10 +329,13 @@ impl State for BucketState {
             revision: u64,
             counter: i64,
             records: Vec<Arc<Record>>,
+            #[serde(default)]
+            requests: VecDeque<Request>,
         }
-        let Text { format, store, bucket, generation, schema_version, revision, counter, records, .. } = parse(text)?;
+        let Text { format, store, bucket, generation, schema_version, revision, counter, records, requests, .. } =
+            parse(text)?;
         let records = records.into_iter().map(|record| (record.key().clone(), record)).collect();
-        let state = Self { schema_version, revision, counter, records };
+        let state = Self { schema_version, revision, counter, records, requests };
         Ok(Checkpoint { format, store, name: bucket, generation, state })
     }
 }
@@ -368,6 +406,7 @@ impl ChannelState {
 
 impl State for ChannelState {
     const FORMAT: &'static str = "ractor-persistence/json_file/channel";
+    const NEWEST: u64 = VERSION;
     type Line<'a> = ChannelLine<'a>;
     type Stored = StoredSave;
 
@@ -377,6 +416,14 @@ impl State for ChannelState {
             StoredSave::History(update) => ChannelLine::History(update),
             StoredSave::Hint(StoredHint { message, hint }) => ChannelLine::Hint(HintText { message, hint }),
         }
+    }
+
+    fn version_of(_: ChannelLine<'_>) -> u64 {
+        VERSION
+    }
+
+    fn version(&self) -> u64 {
+        VERSION
     }
 
     fn check(_: ChannelLine<'_>) -> Result<(), Refused> {

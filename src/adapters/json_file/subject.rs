@@ -8,6 +8,7 @@ use crate::adapters::json_file::journal::{self, Header, Patch, Pen};
 use crate::adapters::json_file::names::{self, Ids};
 use crate::adapters::json_file::options::JsonFileOptions;
 use crate::adapters::json_file::plan::Work;
+use crate::adapters::json_file::seal::VERSION;
 use crate::adapters::json_file::state::State;
 use crate::adapters::json_file::{checkpoint, journal::Lines};
 use crate::base::clock::Clock;
@@ -206,11 +207,16 @@ impl SubjectFiles {
                 return self.write_checkpoint(&state).map(|()| Saved::Durable);
             }
         };
+        let version = lines.iter().map(|line| S::version_of(*line)).max().unwrap_or(VERSION);
+        let takes_lines = |stored: &Stored| !stored.closed && stored.pen.version >= version;
         let state: Option<S> = match &self.known {
-            Known::Stored(Stored { closed: false, .. }) | Known::Nothing { .. } => None,
+            Known::Nothing { .. } => None,
+            Known::Stored(stored) if takes_lines(stored) => None,
             Known::Stored(_) | Known::Unknown => self.load()?,
         };
-        if let Known::Stored(stored @ Stored { closed: false, .. }) = &mut self.known {
+        if let Known::Stored(stored) = &mut self.known
+            && takes_lines(stored)
+        {
             return append(self.env.disk(), &self.journal, stored, &lines).map(Saved::Line);
         }
         let mut state = state.unwrap_or_default();
@@ -234,13 +240,13 @@ impl SubjectFiles {
         };
         if !matches!(self.known, Known::Stored(_)) {
             // From now on a checkpoint without a journal is one whose journal was lost.
-            self.begin_journal(&Header { generation: 0, follows: None, dropped: false })?;
+            self.begin_journal(&Header { version: VERSION, generation: 0, follows: None, dropped: false })?;
         }
         let saved_at = Utc(self.env.clock().now_ms()).to_string();
         let written = checkpoint::write(disk, &self.checkpoint, &self.ids, generation, &saved_at, state)?;
         // What was to be saved is saved. If the journal cannot begin, the old one is ignored and the next commit writes a
         // checkpoint again.
-        let header = Header { generation, follows: Some(written.checksum), dropped: false };
+        let header = Header { version: state.version(), generation, follows: Some(written.checksum), dropped: false };
         self.known = match self.begin_journal(&header) {
             Ok(pen) => Known::Stored(Stored {
                 generation,
@@ -274,7 +280,7 @@ impl SubjectFiles {
         self.known = Known::Unknown;
         if exists(disk, &self.checkpoint)? || exists(disk, &self.journal)? {
             // With this the subject is gone, whatever happens to the files that are still there.
-            self.begin_journal(&Header { generation: 0, follows: None, dropped: true })?;
+            self.begin_journal(&Header { version: VERSION, generation: 0, follows: None, dropped: true })?;
         }
         // The journal may only go once the checkpoint is gone for good.
         let removed = remove(disk, &self.checkpoint).and_then(|_| remove(disk, &self.journal));

@@ -1,6 +1,6 @@
 //! What is kept, and how it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -155,7 +155,7 @@ struct Bucket {
     revision: u64,
     counter: i64,
     records: HashMap<Key, Arc<Record>>,
-    requests: Vec<Request>,
+    requests: VecDeque<Request>,
 }
 
 impl Bucket {
@@ -164,7 +164,7 @@ impl Bucket {
             BucketChange::Full(full) => {
                 (self.schema_version, self.revision, self.counter) = (full.schema_version, full.revision, full.counter);
                 self.records = HashMap::with_capacity(full.records.len());
-                self.requests.clone_from(&full.requests);
+                self.requests = full.requests.iter().cloned().collect();
                 &full.records
             }
             BucketChange::Delta(delta) => {
@@ -177,7 +177,7 @@ impl Bucket {
                 for key in &delta.deletes {
                     self.records.remove(key);
                 }
-                Request::add_all(&mut self.requests, &delta.requests, delta.request_window);
+                delta.remember_in(&mut self.requests);
                 &delta.upserts
             }
         };
@@ -189,7 +189,7 @@ impl Bucket {
     fn snapshot(&self) -> BucketSnapshot {
         let records = self.records.values().cloned().collect();
         let mut snapshot = BucketSnapshot::new(self.schema_version, self.revision, self.counter, records);
-        snapshot.requests.clone_from(&self.requests);
+        snapshot.requests = self.requests.iter().cloned().collect();
         snapshot
     }
 }

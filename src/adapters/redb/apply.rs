@@ -12,7 +12,7 @@ use crate::base::error::Error;
 use crate::base::name::{BucketKey, ChannelKey, MessageId, StoreName};
 use crate::base::value::Key;
 use crate::persistence::{Epoch, Save};
-use crate::records::{BucketChange, Record};
+use crate::records::{BucketChange, Record, Request};
 use crate::sds::{ChannelMeta, HistoryUpdate};
 
 /// Writes one save.
@@ -57,18 +57,21 @@ struct EpochRow {
 fn save_bucket(txn: &WriteTransaction, key: &BucketKey, change: &BucketChange) -> Result<(), Fault> {
     let places = BucketPlaces::of(key);
     let mut headers = open(txn, rows::BUCKETS)?;
-    let mut header_shelf = Shelf::new(&rows::BUCKET_HEADER, rows::BUCKETS);
     let (deletes, upserts, replaced): (&[Key], &[Arc<Record>], bool) = match change {
         BucketChange::Full(snapshot) => (&[], &snapshot.records, true),
         BucketChange::Delta(delta) => (&delta.deletes, &delta.upserts, delta.cleared),
     };
     let mut shelf = Shelf::new(&rows::RECORD, &places.rows);
+    // A full snapshot heals whatever there was; a clear still needs to know of the requests.
+    let old = match change {
+        BucketChange::Full(_) => BucketHeader::default(),
+        BucketChange::Delta(_) => BucketHeader::read(&headers, &places.pair)?.unwrap_or_default(),
+    };
     let tally = if replaced {
         txn.delete_table(shelf.definition())?;
         Tally::default()
     } else {
-        let old: Option<BucketHeader> = header_shelf.get(&headers, &places.pair)?;
-        old.map(|header| header.rows).unwrap_or_default()
+        old.rows
     };
     let table = txn.open_table(shelf.definition())?;
     // A header without its table, or a table without its header, is noticed here, before anything is built on it.
@@ -87,20 +90,50 @@ fn save_bucket(txn: &WriteTransaction, key: &BucketKey, change: &BucketChange) -
     table.store(&sorted(upserts))?;
     let rows = table.finish()?;
     let header = match change {
-        BucketChange::Full(snapshot) => BucketHeader {
-            schema_version: snapshot.schema_version,
-            revision: snapshot.revision,
-            counter: snapshot.counter,
-            rows,
-        },
+        BucketChange::Full(snapshot) => {
+            txn.delete_table(Definition::new(&places.requests))?;
+            BucketHeader {
+                schema_version: snapshot.schema_version,
+                revision: snapshot.revision,
+                counter: snapshot.counter,
+                rows,
+                requests: save_requests(txn, &places, Tally::default(), &snapshot.requests, u64::MAX)?,
+            }
+        }
         BucketChange::Delta(delta) => BucketHeader {
             schema_version: delta.schema_version,
             revision: delta.revision,
             counter: delta.counter,
             rows,
+            requests: save_requests(txn, &places, old.requests, &delta.requests, delta.request_window as u64)?,
         },
     };
-    header_shelf.put(&mut headers, &places.pair, &header)
+    header.write(&mut headers, &places.pair)
+}
+
+/// Stores requests over those that add up to `tally`, of which the newest `window` are kept; answers what they add up to
+/// then. Without new ones, nothing is looked at.
+fn save_requests(
+    txn: &WriteTransaction,
+    places: &BucketPlaces,
+    tally: Tally,
+    requests: &[Request],
+    window: u64,
+) -> Result<Tally, Fault> {
+    if requests.is_empty() {
+        return Ok(tally);
+    }
+    let mut shelf = Shelf::new(&rows::REQUEST, &places.requests);
+    let mut table = open_tallied(txn, &mut shelf, tally)?;
+    for request in requests {
+        table.insert(&keys::revision_key(request.revision), request)?;
+    }
+    table.keep_last(window)?;
+    let tally = table.finish()?;
+    if tally.is_empty() {
+        txn.delete_table(Definition::new(&places.requests))?;
+    }
+    Ok(tally)
 }
 
 /// Records in the order of their keys' bytes, each key once: of two with the same key the later one counts.
@@ -127,6 +160,7 @@ fn drop_bucket(txn: &WriteTransaction, key: &BucketKey) -> Result<(), Fault> {
     let places = BucketPlaces::of(key);
     open(txn, rows::BUCKETS)?.remove(places.pair.as_slice())?;
     txn.delete_table(Definition::new(&places.rows))?;
+    txn.delete_table(Definition::new(&places.requests))?;
     Ok(())
 }
 

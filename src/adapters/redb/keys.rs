@@ -84,12 +84,14 @@ fn table(kind: &str, store: &StoreName, name: &str) -> String {
 pub(super) struct BucketPlaces {
     pub(super) pair: Vec<u8>,
     pub(super) rows: String,
+    pub(super) requests: String,
 }
 
 impl BucketPlaces {
     pub(super) fn of(key: &BucketKey) -> Self {
         let name = key.bucket.as_str();
-        Self { pair: pair(&key.store, name), rows: table("rows", &key.store, name) }
+        let [rows, requests] = ["rows", "requests"].map(|kind| table(kind, &key.store, name));
+        Self { pair: pair(&key.store, name), rows, requests }
     }
 }
 
@@ -141,6 +143,19 @@ pub(super) fn show_record_key(bytes: &[u8]) -> String {
         _ => None,
     }
     .unwrap_or_else(|| show(bytes))
+}
+
+/// The bytes of a revision: bytewise order is that of the revisions.
+pub(super) fn revision_key(revision: u64) -> [u8; 8] {
+    revision.to_be_bytes()
+}
+
+/// A revision, for people.
+pub(super) fn show_revision(bytes: &[u8]) -> String {
+    match bytes.try_into() {
+        Ok(bytes) => format!("revision {}", u64::from_be_bytes(bytes)),
+        Err(_) => show(bytes),
+    }
 }
 
 /// A pair of names, for people.
@@ -204,12 +219,15 @@ mod tests {
             let places = |store: &str, bucket: &str| {
                 let key = BucketKey::new(StoreName::new(store).unwrap(), BucketName::new(bucket).unwrap());
                 let places = BucketPlaces::of(&key);
-                (places.pair, places.rows)
+                (places.pair, places.rows, places.requests)
             };
-            let ((left_pair, left_rows), (right_pair, right_rows)) = (places(&a, &b), places(&c, &d));
+            let (left_pair, left_rows, left_requests) = places(&a, &b);
+            let (right_pair, right_rows, right_requests) = places(&c, &d);
             let same = (a, b) == (c, d);
             prop_assert_eq!(left_pair == right_pair, same);
             prop_assert_eq!(left_rows == right_rows, same);
+            prop_assert_eq!(left_requests == right_requests, same);
+            prop_assert_ne!(left_rows, right_requests);
         }
     }
 
@@ -219,6 +237,8 @@ mod tests {
         assert_eq!(show_record_key(&bytes_of(&Key::from("a\"b"))), "key \"a\\\"b\"");
         assert_eq!(show_record_key(&[9, 255]), "key \"\\t\\xff\"");
         assert_eq!(show_history_key(&history_key(3, b"m1")), "key 3, \"m1\"");
+        assert_eq!(show_revision(&revision_key(7)), "revision 7");
+        assert_eq!(show_revision(b"no revision"), "key \"no revision\"");
         assert_eq!(show_pair(&[1, b's', b'b']), "key \"s\", \"b\"");
         assert!(show(&[b'x'; 300]).chars().count() < 100);
     }

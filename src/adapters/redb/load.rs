@@ -12,7 +12,7 @@ use crate::adapters::redb::rows::{self, BucketHeader, ChannelHeader, Definition,
 use crate::base::codec::{self, CodecError};
 use crate::base::error::{Error, Place};
 use crate::base::name::{BucketKey, ChannelKey, MessageId};
-use crate::records::{BucketSnapshot, Record, Unpacker};
+use crate::records::{BucketSnapshot, Record, Request, Unpacker};
 use crate::sds::{ChannelData, ChannelMeta, SdsMessage};
 
 type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
@@ -39,10 +39,14 @@ fn headless(table: &str) -> Fault {
 pub(super) fn bucket(txn: &ReadTransaction, key: &BucketKey) -> Result<Option<BucketSnapshot>, Fault> {
     let places = BucketPlaces::of(key);
     let headers = born(txn, rows::BUCKETS)?;
-    let header: Option<BucketHeader> = Shelf::new(&rows::BUCKET_HEADER, rows::BUCKETS).get(&headers, &places.pair)?;
-    let table = open(txn, &places.rows)?;
+    let header = BucketHeader::read(&headers, &places.pair)?;
+    let (table, request_table) = (open(txn, &places.rows)?, open(txn, &places.requests)?);
     let Some(header) = header else {
-        return if table.is_some() { Err(headless(&places.rows)) } else { Ok(None) };
+        return match (&table, &request_table) {
+            (Some(_), _) => Err(headless(&places.rows)),
+            (None, Some(_)) => Err(headless(&places.requests)),
+            (None, None) => Ok(None),
+        };
     };
     let Some(table) = table else {
         return Err(Error::corrupt(Place::new(&places.rows), "the table is missing").into());
@@ -55,7 +59,26 @@ pub(super) fn bucket(txn: &ReadTransaction, key: &BucketKey) -> Result<Option<Bu
         records.push(Arc::new(record));
         Ok(())
     })?;
-    Ok(Some(BucketSnapshot::new(header.schema_version, header.revision, header.counter, records)))
+    let mut snapshot = BucketSnapshot::new(header.schema_version, header.revision, header.counter, records);
+    snapshot.requests = requests(&places.requests, request_table.as_ref(), header.requests)?;
+    Ok(Some(snapshot))
+}
+
+/// The writes with a request id, in the order in which they were made.
+fn requests(name: &str, table: Option<&Table>, tally: Tally) -> Result<Vec<Request>, Fault> {
+    let mut requests: Vec<Request> = Vec::new();
+    let mut misfiled = None;
+    scan(&mut Shelf::new(&rows::REQUEST, name), table, tally, codec::deserialize, |key, request: Request| {
+        if key != keys::revision_key(request.revision) {
+            misfiled.get_or_insert_with(|| keys::show_revision(key));
+        }
+        requests.push(request);
+        Ok(())
+    })?;
+    if let Some(key) = misfiled {
+        return Err(Error::corrupt(Place::new(name).at(key), "the request has another revision").into());
+    }
+    Ok(requests)
 }
 
 /// A list with the capacity for all rows; two counts must agree on it, so a damaged one allocates nothing.

@@ -64,7 +64,7 @@ pub(super) fn move_away(txn: &WriteTransaction, store: &StoreName, subject: &Sub
     let (shared, tables, pair) = match subject {
         Subject::Bucket(name) => {
             let places = BucketPlaces::of(&BucketKey::new(store.clone(), name.clone()));
-            (vec![rows::BUCKETS], vec![places.rows], places.pair)
+            (vec![rows::BUCKETS], vec![places.rows, places.requests], places.pair)
         }
         Subject::Channel(id) => {
             let places = ChannelPlaces::of(&ChannelKey::new(store.clone(), id.clone()));

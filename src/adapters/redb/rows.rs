@@ -39,9 +39,13 @@ pub(super) const BORN_WITH: [&str; 6] = [META, EPOCHS, BUCKETS, CHANNELS, CHANNE
 pub(super) const META_ROW: Kind = kind("redb meta row", keys::show);
 pub(super) const EPOCH: Kind = kind("redb epoch", keys::show);
 pub(super) const BUCKET_HEADER: Kind = kind("redb bucket header", keys::show_pair);
+/// The header of a bucket with request ids.
+pub(super) const BUCKET_HEADER_2: Kind =
+    Kind { format: Format { version: 2, ..BUCKET_HEADER.format }, ..BUCKET_HEADER };
 pub(super) const CHANNEL_HEADER: Kind = kind("redb channel header", keys::show_pair);
 pub(super) const CHANNEL_STATE: Kind = kind("redb channel meta", keys::show_pair);
 pub(super) const RECORD: Kind = kind("redb record", keys::show_record_key);
+pub(super) const REQUEST: Kind = kind("redb request", keys::show_revision);
 pub(super) const MESSAGE: Kind = kind("redb message", keys::show_history_key);
 pub(super) const MESSAGE_PLACE: Kind = kind("redb message place", keys::show);
 pub(super) const HINT: Kind = kind("redb hint", keys::show);
@@ -54,6 +58,32 @@ pub(super) struct BucketHeader {
     pub(super) revision: u64,
     pub(super) counter: i64,
     pub(super) rows: Tally,
+    /// None in version 1, which has no field for it.
+    #[serde(default, skip_serializing_if = "Tally::is_empty")]
+    pub(super) requests: Tally,
+}
+
+impl BucketHeader {
+    /// The header of a bucket, if it has one.
+    pub(super) fn read(
+        headers: &impl ReadableTable<&'static [u8], &'static [u8]>,
+        pair: &[u8],
+    ) -> Result<Option<Self>, Fault> {
+        let Some(row) = headers.get(pair)? else { return Ok(None) };
+        let first = row.value().first() == Some(&BUCKET_HEADER.format.version);
+        let kind = if first { &BUCKET_HEADER } else { &BUCKET_HEADER_2 };
+        let mut shelf = Shelf::new(kind, BUCKETS);
+        let header: Self = shelf.decode(pair, row.value())?;
+        if first != header.requests.is_empty() {
+            return Err(Error::corrupt(shelf.place(pair), "its version and what it says of requests differ").into());
+        }
+        Ok(Some(header))
+    }
+
+    pub(super) fn write(&self, headers: &mut Table<'_>, pair: &[u8]) -> Result<(), Fault> {
+        let kind = if self.requests.is_empty() { &BUCKET_HEADER } else { &BUCKET_HEADER_2 };
+        Shelf::new(kind, BUCKETS).put(headers, pair, self)
+    }
 }
 
 /// What is kept of a channel besides its rows.
@@ -74,6 +104,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     pub(super) fn add(&mut self, row: &[u8]) {
         self.count = self.count.wrapping_add(1);
         self.sum = self.sum.wrapping_add(share(row));
@@ -306,6 +340,16 @@ impl<'s, 'a, 'txn> Tallied<'s, 'a, 'txn> {
         }
         cursor.close()?;
         Ok(stored)
+    }
+
+    /// Removes the rows with the lowest keys until there are no more than `most`.
+    pub(super) fn keep_last(&mut self, most: u64) -> Result<(), Fault> {
+        while self.tally.count > most {
+            let Some((key, row)) = self.table.pop_first()? else { break };
+            self.recount |= !self.shelf.intact(key.value(), row.value());
+            self.tally.remove(row.value());
+        }
+        Ok(())
     }
 
     /// What the rows add up to now.

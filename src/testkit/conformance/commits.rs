@@ -53,6 +53,7 @@ pub async fn a_repeated_commit_counts_once(factory: &dyn Factory, declared: Capa
     bench.commit(vec![full(&name, old()), full(&gone, old())]).await?;
     let mut change = data::upserts(2, vec![data::record(1, "new"), data::record(9, "new")]);
     (change.counter, change.deletes) = (9, vec![Key::from(2)]);
+    (change.requests, change.request_window) = (vec![data::request(1, "a"), data::request(2, "b")], 3);
     let mut saves = vec![delta(&name, change), Save::DropBucket(gone)];
     if declared.channels {
         let id = channel("repeated")?;
@@ -344,7 +345,12 @@ fn any_save(random: &mut Random, declared: Capabilities, step: u64, model: &Mode
     };
     Ok(match random.below(20) {
         0 => Save::DropBucket(name),
-        1..3 => full(&name, data::snapshot(step, records(random, KEYS))),
+        1..3 => {
+            let mut snapshot = data::snapshot(step, records(random, KEYS));
+            let next = model.newest_request(&name) + 1;
+            snapshot.requests = (next..next + random.below(6)).map(|revision| data::request(revision, &text)).collect();
+            full(&name, snapshot)
+        }
         _ => {
             let mut change = data::upserts(step, records(random, 6));
             change.cleared = random.below(10) == 0;
@@ -352,6 +358,12 @@ fn any_save(random: &mut Random, declared: Capabilities, step: u64, model: &Mode
             let upserted: BTreeSet<Key> = change.upserts.iter().map(|record| record.key().clone()).collect();
             let deleted: BTreeSet<Key> = (0..random.below(5)).map(|_| any_key(random)).collect();
             change.deletes = deleted.difference(&upserted).cloned().collect();
+            if random.below(3) == 0 {
+                let next = model.newest_request(&name) + 1;
+                let revisions = next..=next + random.below(4);
+                change.requests = revisions.map(|revision| data::request(revision, &text)).collect();
+                change.request_window = usize::try_from(random.below(12)).unwrap_or_default() + 1;
+            }
             delta(&name, change)
         }
     })

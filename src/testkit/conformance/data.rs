@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::base::name::{MAX_NAME_BYTES, MessageId, ParticipantId};
 use crate::base::value::{Key, MAX_DEPTH, Object, Value};
-use crate::records::{BucketDelta, BucketSnapshot, Metadata, Record};
+use crate::records::{BucketDelta, BucketSnapshot, Metadata, Record, Request};
 use crate::sds::{
     ChannelMeta, HistoryEntry, IncomingMessage, IncomingRepairEntry, OutgoingRepairEntry, SCHEMA_VERSION, SdsMessage,
     UnacknowledgedMessage,
@@ -36,6 +36,19 @@ pub(super) fn upserts(revision: u64, records: Vec<Arc<Record>>) -> BucketDelta {
 
 pub(super) fn deletes<K: Into<Key>>(revision: u64, keys: impl IntoIterator<Item = K>) -> BucketDelta {
     BucketDelta { deletes: keys.into_iter().map(Into::into).collect(), ..BucketDelta::new(revision, 0, 1) }
+}
+
+/// A write with an id that says which one it is, and which revision it made.
+pub(super) fn request(revision: u64, text: &str) -> Request {
+    let number = i64::try_from(revision).unwrap_or(i64::MAX);
+    Request {
+        id: text.to_owned() + &(revision % 1_000).to_string(),
+        fingerprint: revision.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        keys: vec![Key::from(number), Key::from(text)],
+        removed: revision % 3,
+        inserted: revision % 2 == 0,
+        revision,
+    }
 }
 
 /// One record's fields of every kind of value, by what is special about them.

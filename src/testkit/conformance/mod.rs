@@ -3,8 +3,8 @@
 //! Each is given a factory whose place is new, and the capabilities that the adapter is to declare; a promise about
 //! something that is not declared holds without being examined.
 //!
-//! `values` what comes back exactly, `buckets` and `channels` what changes do, `names` what is kept apart, `commits`
-//! units, repetition, concurrency and dropped futures, `claims` opening, fencing, closing; `bench` works the adapter,
+//! `values` what comes back exactly, `buckets`, `requests` and `channels` what changes do, `names` what is kept apart,
+//! `commits` units, repetition, concurrency and dropped futures, `claims` opening, fencing, closing; `bench` works the adapter,
 //! `model` knows what it should hold, `data` is what it is given, `promises` the list.
 #![expect(clippy::missing_errors_doc, reason = "each is `Broken` where it does not hold: that is what they are for")]
 
@@ -17,6 +17,7 @@ mod data;
 mod model;
 mod names;
 mod promises;
+mod requests;
 mod values;
 
 pub use buckets::*;
@@ -25,4 +26,5 @@ pub use claims::*;
 pub use commits::*;
 pub use names::*;
 pub use promises::{PROMISES, Promise, examine};
+pub use requests::*;
 pub use values::*;

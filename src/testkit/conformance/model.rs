@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::base::name::{BucketName, ChannelId, MessageId, Subject};
 use crate::base::value::{Key, Object, Value};
 use crate::persistence::Save;
-use crate::records::{BucketChange, BucketSnapshot, Record};
+use crate::records::{BucketChange, BucketSnapshot, Record, Request};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate, SdsMessage};
 
 /// What is stored of one store.
@@ -29,6 +29,8 @@ struct BucketModel {
     revision: u64,
     counter: i64,
     records: BTreeMap<Key, Arc<Record>>,
+    /// By revision: no two requests make the same one.
+    requests: BTreeMap<u64, Request>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -90,7 +92,17 @@ impl Model {
     pub(super) fn snapshot(&self, bucket: &BucketName) -> BucketSnapshot {
         let Some(bucket) = self.buckets.get(bucket) else { return BucketSnapshot::default() };
         let records = bucket.records.values().cloned().collect();
-        BucketSnapshot::new(bucket.schema_version, bucket.revision, bucket.counter, records)
+        let requests = bucket.requests.values().cloned().collect();
+        BucketSnapshot {
+            requests,
+            ..BucketSnapshot::new(bucket.schema_version, bucket.revision, bucket.counter, records)
+        }
+    }
+
+    /// The revision that a bucket's newest request made.
+    pub(super) fn newest_request(&self, bucket: &BucketName) -> u64 {
+        let newest = self.buckets.get(bucket).and_then(|bucket| bucket.requests.last_key_value());
+        newest.map_or(0, |(revision, _)| *revision)
     }
 
     /// Per subject that is not as it should be, how it differs.
@@ -117,6 +129,7 @@ impl BucketModel {
             BucketChange::Full(full) => {
                 self.records = full.records.iter().map(|record| (record.key().clone(), Arc::clone(record))).collect();
                 (self.schema_version, self.revision, self.counter) = (full.schema_version, full.revision, full.counter);
+                self.requests = by_revision(&full.requests).collect();
             }
             BucketChange::Delta(delta) => {
                 if delta.cleared {
@@ -130,9 +143,19 @@ impl BucketModel {
                 }
                 self.schema_version = delta.schema_version;
                 (self.revision, self.counter) = (delta.revision, delta.counter);
+                if !delta.requests.is_empty() {
+                    self.requests.extend(by_revision(&delta.requests));
+                    while self.requests.len() > delta.request_window {
+                        self.requests.pop_first();
+                    }
+                }
             }
         }
     }
+}
+
+fn by_revision(requests: &[Request]) -> impl Iterator<Item = (u64, Request)> {
+    requests.iter().map(|request| (request.revision, request.clone()))
 }
 
 impl ChannelModel {
@@ -203,6 +226,22 @@ fn compare_bucket(expected: Option<&BucketModel>, found: Option<&BucketSnapshot>
     }
     if expected.schema_version != found.schema_version {
         return differs("schema version", expected.schema_version, found.schema_version);
+    }
+    compare_requests(&expected.requests, &found.requests)
+}
+
+fn compare_requests(expected: &BTreeMap<u64, Request>, found: &[Request]) -> Same {
+    let told = |requests: &mut dyn Iterator<Item = &Request>| -> Vec<(u64, String)> {
+        requests.map(|request| (request.revision, request.id.clone())).collect()
+    };
+    let (expected_order, found_order) = (told(&mut expected.values()), told(&mut found.iter()));
+    if expected_order != found_order {
+        return differs("request ids by revision", expected_order, found_order);
+    }
+    for (expected, found) in expected.values().zip(found) {
+        if expected != found {
+            return differs(format_args!("request {:?}", expected.id), expected, found);
+        }
     }
     Ok(())
 }

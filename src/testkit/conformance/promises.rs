@@ -104,6 +104,12 @@ macro_rules! __promises {
             changes_add_up_over_reopenings
             a_dropped_bucket_is_gone
             saves_are_applied_in_order
+            request_ids_come_back_in_order
+            changes_without_request_ids_leave_them
+            request_ids_are_kept_up_to_their_window
+            a_whole_bucket_replaces_its_request_ids
+            a_clear_keeps_request_ids
+            a_dropped_bucket_takes_its_request_ids_along
             bucket_names_never_collide
             store_names_never_collide
             channel_names_never_collide

@@ -273,7 +273,8 @@ async fn a_drop_leaves_nothing_and_what_follows_it_in_the_same_commit_begins_ane
 async fn a_journal_alone_is_enough_for_what_has_no_checkpoint_yet() {
     let disk = PowerCutDisk::default();
     let ids = Ids { store: shop(), subject: Subject::Bucket(bucket("b")) };
-    let header = crate::adapters::json_file::journal::Header { generation: 0, follows: None, dropped: false };
+    let header =
+        crate::adapters::json_file::journal::Header { version: 1, generation: 0, follows: None, dropped: false };
     let (mut text, pen) = crate::adapters::json_file::journal::fresh(&ids, &header).unwrap();
     let change = put(1, 1, "alone");
     let BucketChange::Delta(delta) = change.as_ref() else { panic!("a delta") };
