@@ -12,6 +12,9 @@ use tokio::sync::Semaphore;
 
 use crate::support::{Counter, define, store, user};
 
+/// Topics and data that a receiver has taken.
+type Taken = Arc<Mutex<Vec<(String, Value)>>>;
+
 /// What is to become of an attempt.
 #[derive(Clone, Copy)]
 enum Fate {
@@ -24,12 +27,12 @@ enum Fate {
 struct Peer {
     plan: fn(&Value, usize) -> Fate,
     attempts: Counter,
-    taken: Arc<Mutex<Vec<(String, Value)>>>,
+    taken: Taken,
     gate: Arc<Semaphore>,
 }
 
 impl Peer {
-    fn new(plan: fn(&Value, usize) -> Fate) -> (Self, Arc<Mutex<Vec<(String, Value)>>>, Arc<Semaphore>) {
+    fn new(plan: fn(&Value, usize) -> Fate) -> (Self, Taken, Arc<Semaphore>) {
         let (taken, gate) = (Arc::default(), Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)));
         let peer = Self { plan, attempts: Counter::default(), taken: Arc::clone(&taken), gate: Arc::clone(&gate) };
         (peer, taken, gate)

@@ -44,7 +44,7 @@ async fn bk_34_a_panicking_handler_harms_nobody_and_a_slow_stream_is_told_what_i
     store.settle().await;
     assert_eq!(*heard.lock().unwrap(), (0..1_100).collect::<Vec<_>>());
     assert_eq!((panicking.panics(), good.get()), (825, 1_100));
-    let reported = failures.lock().unwrap();
+    let reported = std::mem::take(&mut *failures.lock().unwrap());
     assert_eq!(reported.len(), 825);
     assert!(reported.iter().all(|failure| matches!(failure.error, Error::UserCode { .. })));
     for id in 0..1_024 {

@@ -47,10 +47,12 @@ async fn bk_36_a_change_outside_evaluates_nothing_and_an_equal_result_is_not_tol
     assert_eq!((evaluations.take(), called.take()), (1, 1));
     assert_eq!(*live.next().await.unwrap(), 1);
     // The old and the new record match, and there are as many as before.
+    let before = live.current();
     users.update(2, record! { "n": 7 }).await.unwrap();
     store.settle().await;
     assert_eq!((evaluations.take(), called.take()), (1, 0));
     assert!(next_now(&mut live).await.is_none());
+    assert!(Arc::ptr_eq(&before, &live.current()));
 }
 
 #[tokio::test]
