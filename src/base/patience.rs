@@ -2,12 +2,13 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 /// How often those who wait look whether they have waited long enough.
 const TICK: Duration = Duration::from_millis(100);
@@ -27,6 +28,7 @@ struct Shared {
     ticks: AtomicU64,
     ticking: AtomicBool,
     waiting: Notify,
+    ticker: Mutex<Option<AbortHandle>>,
 }
 
 impl Patience {
@@ -72,7 +74,7 @@ impl Patience {
             return;
         }
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
+        let ticker = tokio::spawn(async move {
             for _ in 0..TICKS {
                 tokio::time::sleep(TICK).await;
                 shared.ticks.fetch_add(1, Ordering::Relaxed);
@@ -82,6 +84,20 @@ impl Patience {
             // Who registered before the line above saw a ticker: woken, he starts another one.
             shared.waiting.notify_waiters();
         });
+        *self.ticker() = Some(ticker.abort_handle());
+    }
+
+    /// Ends the ticking where nothing is going to be waited for; whoever still waits starts it again.
+    pub(crate) fn end(&self) {
+        if let Some(ticker) = self.ticker().take() {
+            ticker.abort();
+            self.shared.ticking.store(false, Ordering::Release);
+            self.shared.waiting.notify_waiters();
+        }
+    }
+
+    fn ticker(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.shared.ticker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,6 +137,14 @@ mod tests {
         // Long after the first call, a new one has all of its time.
         let late = patience.limit(tokio::time::sleep(Duration::from_secs(4)), Duration::from_secs(5)).await;
         assert_eq!(late, Some(()));
+        // Ended while somebody waits, it goes on for him.
+        let waiting = {
+            let patience = patience.clone();
+            tokio::spawn(async move { patience.limit(std::future::pending::<()>(), Duration::from_secs(2)).await })
+        };
+        tokio::time::sleep(TICK).await;
+        patience.end();
+        assert_eq!(waiting.await.unwrap(), None);
         // The ticks end some time after the last one who waits.
         tokio::time::sleep(TICK * (TICKS + 1)).await;
         assert!(!patience.shared.ticking.load(Ordering::Relaxed));

@@ -83,7 +83,9 @@ impl<M: Message, S: Clone> Slot<M, S> {
 
     /// From now on callers get this error; answers where the actor was.
     pub(crate) fn close(&self, error: Error) -> Place<M, S> {
-        self.place.send_replace(Place::Gone(error))
+        let place = self.place.send_replace(Place::Gone(error));
+        self.patience.end();
+        place
     }
 
     /// Refuses new calls, and waits until the actor has handled what it has.

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashMap;
 
-use crate::base::clock::Clock;
 use crate::base::error::{Error, Result};
 use crate::base::name::BucketName;
 use crate::bucket::handle::{Bucket, BucketSlot};
@@ -17,7 +16,6 @@ pub(crate) struct Address {
     pub(crate) name: BucketName,
     pub(crate) slot: BucketSlot,
     pub(crate) schema: Arc<Schema>,
-    pub(crate) clock: Arc<dyn Clock>,
     /// None where the bucket is not saved.
     pub(crate) persister: Option<Persister>,
 }

@@ -19,7 +19,7 @@ use crate::bucket::reads::Reads;
 use crate::bucket::typed::TypedBucket;
 use crate::persistence::Persister;
 use crate::records::{
-    Draws, Explain, Filter, Page, Paged, Patch, Prepared, Query, ReadSet, Record, Table, Upserted, View, Write, Written,
+    Explain, Filter, Page, Paged, Patch, Prepared, Query, ReadSet, Record, Table, Upserted, View, Write, Written,
 };
 
 /// How long a call may take unless the handle says otherwise.
@@ -523,7 +523,6 @@ pub(crate) fn object(data: impl IntoObject) -> Result<Object> {
 
 impl Address {
     fn prepare(&self, data: Object) -> Result<Prepared> {
-        let mut draws = Draws { now: self.clock.now_ms(), uuid: &mut uuid::Uuid::new_v4 };
-        self.schema.prepare(data, &mut draws)
+        self.schema.prepare(data, &mut uuid::Uuid::new_v4)
     }
 }

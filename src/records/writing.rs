@@ -54,18 +54,19 @@ impl Schema {
     /// Whether inserts can be checked before their turn comes: so it is unless a field depends on the turn, as numbers
     /// and times that are generated do.
     pub fn prepares(&self) -> bool {
-        !self
-            .fields
-            .iter()
-            .any(|field| matches!(field.rule.generated, Some(Generated::Autoincrement | Generated::Timestamp)))
+        !self.fields.iter().any(|field| {
+            matches!(field.rule.generated, Some(Generated::Autoincrement | Generated::Cuid | Generated::Timestamp))
+        })
     }
 
     /// Checks an insert's input and makes it a record, which takes most of an insert's time: done by who wants to insert,
-    /// that is time of his own task and not of the bucket's turn.
+    /// that is time of his own task and not of the bucket's turn. Only for schemas that [`prepare`](Self::prepares).
     ///
     /// # Errors
     /// `InvalidValue`, `Validation`, `UserCode`.
-    pub fn prepare(self: &Arc<Self>, input: Object, draws: &mut Draws<'_>) -> Result<Prepared> {
+    pub fn prepare(self: &Arc<Self>, input: Object, uuid: &mut dyn FnMut() -> uuid::Uuid) -> Result<Prepared> {
+        // The time is that of the turn, and filled in there.
+        let draws = &mut Draws { now: 0, uuid };
         let mut running = Running { next: None, place: 0, counter: None };
         let has_ttl = self.ttl_ms().is_some() && !input.contains(METADATA[3]);
         Ok(Prepared { record: self.new_record(input, &mut running, draws)?, has_ttl })

@@ -56,13 +56,8 @@ impl Inner {
         let cell = persister
             .map(|persister| Arc::new(BucketCell::new(name.clone(), schema.schema_version(), persister.granularity())));
         let slot = Slot::new(Subject::Bucket(name.clone()));
-        let address = Arc::new(Address {
-            name: name.clone(),
-            slot,
-            schema: Arc::clone(&schema),
-            clock: Arc::clone(&self.clock),
-            persister: persister.cloned(),
-        });
+        let address =
+            Arc::new(Address { name: name.clone(), slot, schema: Arc::clone(&schema), persister: persister.cloned() });
         let around = Surroundings {
             cell,
             clock: Arc::clone(&self.clock),
