@@ -121,5 +121,8 @@ struct Readme;
 #[doc = include_str!("../docs/guide/writing-an-adapter.md")]
 struct WritingAnAdapter;
 #[cfg(doctest)]
+#[doc = include_str!("../docs/guide/buckets.md")]
+struct Buckets;
+#[cfg(doctest)]
 #[doc = include_str!("../docs/guide/supervision.md")]
 struct Supervision;

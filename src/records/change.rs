@@ -321,3 +321,52 @@ impl BucketDelta {
         stored.drain(..beyond);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::write::Write;
+
+    fn request(revision: u64) -> Request {
+        Request { revision, ..Request::new(format!("request {revision}"), &Write::Clear).unwrap() }
+    }
+
+    fn delta(revisions: &[u64], window: usize) -> BucketChange {
+        let requests = revisions.iter().copied().map(request).collect();
+        BucketChange::Delta(BucketDelta { requests, request_window: window, ..BucketDelta::new(9, 0, 1) })
+    }
+
+    fn revisions(requests: &[Request]) -> Vec<u64> {
+        requests.iter().map(|request| request.revision).collect()
+    }
+
+    #[test]
+    fn a_change_without_requests_leaves_those_that_are_stored_and_one_that_comes_again_counts_once() {
+        let mut stored = BucketSnapshot::default();
+        let steps: [(&[u64], usize, &[u64]); 6] = [
+            (&[1, 3], 3, &[1, 3]),
+            (&[], 0, &[1, 3]),
+            (&[1, 3], 3, &[1, 3]),
+            (&[3, 4], 3, &[1, 3, 4]),
+            (&[5, 6], 3, &[4, 5, 6]),
+            (&[7], 1, &[7]),
+        ];
+        for (new, window, expected) in steps {
+            stored.apply(&delta(new, window));
+            assert_eq!(revisions(&stored.requests), expected);
+        }
+    }
+
+    #[test]
+    fn a_set_that_replaces_what_is_stored_has_its_own_requests_only() {
+        let mut older = ChangeSet::new(0, 2, 1);
+        [1, 2].into_iter().for_each(|revision| older.note_request(request(revision), 10));
+        let whole = BucketSnapshot { requests: vec![request(1), request(2)], ..BucketSnapshot::default() };
+        let mut newer = ChangeSet::new(0, 3, 1);
+        newer.note_request(request(3), 10);
+        let BucketChange::Full(sum) = newer.over(ChangeSet::replacing(whole).over(older)).to_change() else {
+            panic!("it replaces")
+        };
+        assert_eq!(revisions(&sum.requests), [1, 2, 3]);
+    }
+}

@@ -66,18 +66,18 @@ pub(super) fn bucket(txn: &ReadTransaction, key: &BucketKey) -> Result<Option<Bu
 
 /// The writes with a request id, in the order in which they were made.
 fn requests(name: &str, table: Option<&Table>, tally: Tally) -> Result<Vec<Request>, Fault> {
+    if table.is_some() && tally.is_empty() {
+        return Err(Error::corrupt(Place::new(name), "the table is there, but the header does not know of it").into());
+    }
     let mut requests: Vec<Request> = Vec::new();
-    let mut misfiled = None;
     scan(&mut Shelf::new(&rows::REQUEST, name), table, tally, codec::deserialize, |key, request: Request| {
         if key != keys::revision_key(request.revision) {
-            misfiled.get_or_insert_with(|| keys::show_revision(key));
+            let place = Place::new(name).at(keys::show_revision(key));
+            return Err(Error::corrupt(place, "the request made another revision").into());
         }
         requests.push(request);
         Ok(())
     })?;
-    if let Some(key) = misfiled {
-        return Err(Error::corrupt(Place::new(name).at(key), "the request has another revision").into());
-    }
     Ok(requests)
 }
 

@@ -46,7 +46,7 @@ pub(super) fn request(revision: u64, text: &str) -> Request {
         fingerprint: revision.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         keys: vec![Key::from(number), Key::from(text)],
         removed: revision % 3,
-        inserted: revision % 2 == 0,
+        inserted: revision.is_multiple_of(2),
         revision,
     }
 }

@@ -24,7 +24,7 @@ async fn directory() -> PowerCutDisk {
     for n in 1..=3 {
         let saves = vec![
             Save::Bucket(bucket("a"), put(n, i64::try_from(n).unwrap(), "secret")),
-            Save::Bucket(bucket("b"), put(n, 1, &"secret ".repeat(20))),
+            Save::Bucket(bucket("b"), put_by_request(n, 1, &"secret ".repeat(20), 2)),
             Save::ChannelMeta(channel("room"), meta(i64::try_from(n).unwrap())),
             Save::History(channel("room"), history(vec![message(&[u8::try_from(n).unwrap()], 1)], &[])),
         ];
@@ -227,25 +227,25 @@ async fn a_journal_older_than_its_checkpoint_is_ignored_and_replaced() {
 #[tokio::test]
 async fn unknown_versions_are_refused_by_name_and_number() {
     let disk = directory().await;
-    for (file, format) in [
-        ("bucket.a.json", "bucket"),
-        ("bucket.a.jsonl", "journal"),
-        ("channel.room.json", "channel"),
-        ("EPOCH", "epoch"),
+    for (file, format, newest) in [
+        ("bucket.a.json", "bucket", 2),
+        ("bucket.a.jsonl", "journal", 2),
+        ("channel.room.json", "channel", 1),
+        ("EPOCH", "epoch", 1),
     ] {
         let path = Path::new(ROOT).join("shop").join(file);
         let text = String::from_utf8(disk.contents(&path).unwrap()).unwrap();
         let (from, to) = if file.ends_with(".json") {
-            ("\"version\": 1,", "\"version\": 2,")
+            ("\"version\": 1,", "\"version\": 3,")
         } else {
-            ("\"version\":1,", "\"version\":2,")
+            ("\"version\":1,", "\"version\":3,")
         };
         let later = disk.survivor();
         later.plant(&path, Some(text.replacen(from, to, 1).as_bytes()));
         let Err(Error::UnknownFormat { format: named, found, known, .. }) = everything(&later).await else {
             panic!("{file}")
         };
-        assert_eq!((named, found, known), (format!("ractor-persistence/json_file/{format}"), 2, 1));
+        assert_eq!((named, found, known), (format!("ractor-persistence/json_file/{format}"), 3, newest));
     }
 }
 

@@ -4,6 +4,7 @@ mod content;
 mod damage;
 mod owners;
 mod power_cut;
+mod requests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::base::error::Result;
 use crate::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, StoreName, Subject};
 use crate::base::value::{Key, Object};
 use crate::persistence::{Commit, Epoch, Save, StorageAdapter};
-use crate::records::{BucketChange, BucketDelta, BucketSnapshot, Metadata, Record};
+use crate::records::{BucketChange, BucketDelta, BucketSnapshot, Metadata, Record, Request, Write};
 use crate::sds::{ChannelMeta, HistoryUpdate, SdsMessage};
 
 fn shop() -> StoreName {
@@ -62,6 +63,18 @@ fn upsert(revision: u64, records: Vec<Arc<Record>>) -> Arc<BucketChange> {
 fn put(revision: u64, key: i64, text: &str) -> Arc<BucketChange> {
     let place = u64::try_from(key).unwrap();
     upsert(revision, vec![record(key, place, crate::record! { "text": text })])
+}
+
+fn request(revision: u64) -> Request {
+    let request = Request::new(format!("request-{revision}"), &Write::Clear).unwrap();
+    Request { keys: vec![Key::from("k"), Key::from(7)], revision, ..request }
+}
+
+/// The same, by a request, of which so many are remembered.
+fn put_by_request(revision: u64, key: i64, text: &str, window: usize) -> Arc<BucketChange> {
+    let BucketChange::Delta(delta) = &*put(revision, key, text) else { unreachable!() };
+    let requests = vec![request(revision)];
+    Arc::new(BucketChange::Delta(BucketDelta { requests, request_window: window, ..delta.clone() }))
 }
 
 fn message(id: &[u8], lamport: i64) -> SdsMessage {

@@ -10,6 +10,10 @@ use crate::base::disk::power_cut::Dice;
 use crate::base::error::Error;
 
 const SUBJECTS: [&str; 2] = ["a", "b"];
+/// How many request ids are remembered.
+const WINDOW: usize = 3;
+/// Where a state has the request ids, by revision, as a text.
+const REQUESTS: &str = "requests";
 
 /// The states that a bucket went through, and how far it had come.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +26,15 @@ struct Past {
 
 fn plain(snapshot: Option<BucketSnapshot>) -> Option<BTreeMap<Key, String>> {
     let text = |record: &Record| record.get("text").and_then(|text| text.as_str()).unwrap().to_owned();
-    snapshot.map(|bucket| bucket.records.iter().map(|record| (record.key().clone(), text(record))).collect())
+    snapshot.map(|bucket| {
+        let mut state: BTreeMap<Key, String> =
+            bucket.records.iter().map(|record| (record.key().clone(), text(record))).collect();
+        if !bucket.requests.is_empty() {
+            let ids: Vec<&str> = bucket.requests.iter().map(|request| request.id.as_str()).collect();
+            state.insert(REQUESTS.into(), ids.join(" "));
+        }
+        state
+    })
 }
 
 /// Commits until the disk dies. Which ones, the seed says.
@@ -37,8 +49,19 @@ async fn run(claimed: &Claimed, seed: u64, past: &mut BTreeMap<&'static str, Pas
                 0..=5 => {
                     let key = i64::try_from(dice.roll(4)).unwrap();
                     let text = format!("{revision}:{}", "x".repeat(usize::try_from(dice.roll(700)).unwrap()));
-                    saves.push(Save::Bucket(bucket(name), put(revision, key, &text)));
-                    state.get_or_insert_default().insert(key.into(), text);
+                    let state = state.get_or_insert_default();
+                    let change = if dice.roll(2) == 0 {
+                        put(revision, key, &text)
+                    } else {
+                        let ids = state.entry(REQUESTS.into()).or_default();
+                        let mut newest: Vec<&str> = ids.split_whitespace().collect();
+                        let id = format!("request-{revision}");
+                        newest.push(&id);
+                        *ids = newest[newest.len().saturating_sub(WINDOW)..].join(" ");
+                        put_by_request(revision, key, &text, WINDOW)
+                    };
+                    state.insert(key.into(), text);
+                    saves.push(Save::Bucket(bucket(name), change));
                 }
                 6 => {
                     saves.push(Save::DropBucket(bucket(name)));

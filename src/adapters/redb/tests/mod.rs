@@ -4,6 +4,7 @@ mod claims;
 mod damage;
 mod failures;
 pub(crate) mod faults;
+mod requests;
 mod round_trips;
 
 use std::path::{Path, PathBuf};
@@ -25,6 +26,13 @@ struct Place {
 impl Place {
     fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// One in which nothing was saved.
+    async fn new_born() -> Self {
+        let place = Self::new();
+        close(place.open().await).await;
+        place
     }
 
     fn path(&self) -> PathBuf {
