@@ -41,7 +41,8 @@ impl Keys {
     /// The tables use the low bits of a hash for the slot and the highest seven as its tag: these are others.
     fn part(&self, hash: u64) -> &RwLock<Part> {
         // There are as many parts as are told apart.
-        &self.parts[usize::from((hash >> 40) as u8) % PARTS]
+        let [_, _, part, ..] = hash.to_be_bytes();
+        &self.parts[usize::from(part) % PARTS]
     }
 
     /// The record of a key, expired or not.
