@@ -7,7 +7,7 @@ use ractor::{Actor, ActorCell};
 use crate::base::blocking;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, ChannelId, StoreName};
-use crate::bucket::{Bucket, TransactionBuilder};
+use crate::bucket::{Bucket, Transaction, TransactionBuilder};
 use crate::bus::{Bus, Pattern, Subscription};
 use crate::channel::{Channel, ChannelEvents};
 use crate::persistence::{DirtySink, Health, PersistenceStats, Persister};
@@ -164,7 +164,11 @@ impl Store {
     /// # Ok::<_, Error>(())
     /// # }).unwrap();
     /// ```
-    pub fn transaction<'a, F>(&self, function: F) -> TransactionBuilder<'a, F> {
+    pub fn transaction<'a, F, Fut>(&self, function: F) -> TransactionBuilder<'a, F>
+    where
+        F: FnMut(Transaction) -> Fut,
+        Fut: Future,
+    {
         TransactionBuilder::new(self.inner.directory.clone(), function)
     }
 
