@@ -442,57 +442,15 @@ async fn a_handle_that_outlives_its_transaction_is_closed_however_that_ended() {
     }
 }
 
-/// Has a bucket's turn taken until what comes back is dropped: by an actor message that takes long.
-async fn busy(bucket: &Bucket) -> std::sync::mpsc::Sender<()> {
-    let (release, held) = std::sync::mpsc::channel::<()>();
-    let held = Mutex::new(Some(held));
-    let started = Arc::new(tokio::sync::Notify::new());
-    let begun = started.clone();
-    let actor = bucket.actor().await.unwrap();
-    // A default that waits is the one thing of a user's that runs in the bucket's turn.
-    HELD.with(|slot| {
-        *slot.lock().unwrap() = Some(Box::new(move || {
-            begun.notify_one();
-            if let Some(held) = held.lock().unwrap().take() {
-                let _released = held.recv();
-            }
-        }))
-    });
-    let insert = ractor_persistence::records::Write::Insert(record! { "id": "busy" });
-    actor
-        .cast(ractor_persistence::bucket::BucketMessage::Post(ractor_persistence::bucket::WriteRequest::new(insert)))
-        .unwrap();
-    started.notified().await;
-    release
-}
-
-type Job = Box<dyn Fn() + Send>;
-
-/// What the default of the bucket `slow` does.
-struct Held(std::sync::LazyLock<Mutex<Option<Job>>>);
-
-impl Held {
-    fn with<T>(&self, work: impl FnOnce(&Mutex<Option<Job>>) -> T) -> T {
-        work(&self.0)
-    }
-}
-
-static HELD: Held = Held(std::sync::LazyLock::new(Mutex::default));
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_transaction_gives_up_on_a_bucket_that_has_no_turn_for_it_in_time_and_applies_nothing() {
-    use ractor_persistence::records::{BucketDefinition, Field};
-    let (store, a, _) = bank().await;
-    let wait = || -> i64 {
-        let job = HELD.with(|slot| slot.lock().unwrap().take());
-        if let Some(job) = job {
-            job();
-        }
-        1
-    };
-    let definition = BucketDefinition::new("slow").key("id").field("id", Field::string());
-    let slow = store.define_bucket(definition.field("made", Field::int().default_with(wait))).await.unwrap();
-    slow.insert(record! { "id": "x", "made": 1 }).await.unwrap();
+    let (store, a, slow) = bank().await;
+    // Sinks run in the bucket's turn: this one keeps it.
+    let (free, held) = std::sync::mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let keep = move |_: &ractor_persistence::bus::Event| drop(held.lock().unwrap().recv());
+    let pattern = ractor_persistence::bus::Pattern::parse("bucket.b.inserted").unwrap();
+    let _kept = store.bus().subscribe_sink(pattern, Arc::new(keep));
     let (begun, release) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
     let running = {
         let (store, begun, release) = (store.clone(), begun.clone(), release.clone());
@@ -501,7 +459,7 @@ async fn a_transaction_gives_up_on_a_bucket_that_has_no_turn_for_it_in_time_and_
                 let (begun, release) = (begun.clone(), release.clone());
                 async move {
                     tx.bucket("a")?.update("x", record! { "amount": 1 }).await?;
-                    tx.bucket("slow")?.update("x", record! { "made": 2 }).await?;
+                    tx.bucket("b")?.update("x", record! { "amount": 2 }).await?;
                     begun.notify_one();
                     release.notified().await;
                     Ok::<_, Error>(())
@@ -511,14 +469,19 @@ async fn a_transaction_gives_up_on_a_bucket_that_has_no_turn_for_it_in_time_and_
         })
     };
     begun.notified().await;
-    let held = busy(&slow).await;
+    let inserting = slow.clone();
+    let inserting = tokio::spawn(async move { inserting.insert(record! { "id": "busy" }).await });
+    while slow.get("busy").await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
     release.notify_one();
     let outcome = running.await.unwrap();
     assert!(matches!(outcome, Err(Error::Timeout { outcome: Outcome::NotApplied })), "{outcome:?}");
-    drop(held);
+    free.send(()).unwrap();
+    inserting.await.unwrap().unwrap();
     // Both go on, and nothing of it is applied later.
     a.update("y", record! { "amount": 3 }).await.unwrap();
-    assert_eq!(slow.stats().await.unwrap().records, 2);
+    assert_eq!(slow.stats().await.unwrap().records, 3);
     assert_eq!(amount(&a, "x").await, 100);
     assert_eq!(slow.get("x").await.unwrap().unwrap().version(), 1);
 }
