@@ -7,9 +7,13 @@ use std::time::Duration;
 use ractor_persistence::adapters::memory::MemoryAdapter;
 use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::{Error, Outcome};
-use ractor_persistence::bucket::{Bucket, BucketMessage, WriteRequest};
+use ractor_persistence::bucket::Bucket;
+#[cfg(feature = "testkit")]
+use ractor_persistence::bucket::{BucketMessage, WriteRequest};
 use ractor_persistence::record;
-use ractor_persistence::records::{Filter, Write};
+use ractor_persistence::records::Filter;
+#[cfg(feature = "testkit")]
+use ractor_persistence::records::Write;
 
 use crate::world::*;
 
