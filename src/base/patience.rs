@@ -1,7 +1,7 @@
 //! Timeouts for many short calls: a timer per call costs as much as half a call, a shared tick next to nothing.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -34,11 +34,10 @@ struct Shared {
 impl Patience {
     /// Runs a future for at most this long; none if it is not ready by then. From one second on, up to two tenths of a
     /// second more may pass before that is noticed.
-    pub(crate) async fn limit<T>(&self, future: impl Future<Output = T>, timeout: Duration) -> Option<T> {
+    pub(crate) async fn limit<T>(&self, mut future: Pin<&mut impl Future<Output = T>>, timeout: Duration) -> Option<T> {
         if timeout < EXACT {
             return tokio::time::timeout(timeout, future).await.ok();
         }
-        let mut future = pin!(future);
         let mut since = None;
         let ticks = u64::try_from(timeout.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX);
         loop {
@@ -110,10 +109,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_ready_needs_no_time_and_what_never_is_ends_in_time() {
         let patience = Patience::default();
-        assert_eq!(patience.limit(async { 7 }, Duration::from_secs(5)).await, Some(7));
+        assert_eq!(patience.limit(pin!(async { 7 }), Duration::from_secs(5)).await, Some(7));
         for timeout in [Duration::from_millis(20), Duration::from_secs(1), Duration::from_secs(5)] {
             let begun = Instant::now();
-            assert_eq!(patience.limit(std::future::pending::<()>(), timeout).await, None);
+            assert_eq!(patience.limit(pin!(std::future::pending::<()>()), timeout).await, None);
             let late = begun.elapsed() - timeout;
             assert!(late <= TICK * 2, "{timeout:?} took {late:?} more");
         }
@@ -127,7 +126,7 @@ mod tests {
                 let patience = patience.clone();
                 tokio::spawn(async move {
                     let work = tokio::time::sleep(Duration::from_millis(tenths * 90));
-                    patience.limit(work, Duration::from_secs(60)).await
+                    patience.limit(pin!(work), Duration::from_secs(60)).await
                 })
             })
             .collect();
@@ -135,12 +134,14 @@ mod tests {
             assert_eq!(waiting.await.unwrap(), Some(()));
         }
         // Long after the first call, a new one has all of its time.
-        let late = patience.limit(tokio::time::sleep(Duration::from_secs(4)), Duration::from_secs(5)).await;
+        let late = patience.limit(pin!(tokio::time::sleep(Duration::from_secs(4))), Duration::from_secs(5)).await;
         assert_eq!(late, Some(()));
         // Ended while somebody waits, it goes on for him.
         let waiting = {
             let patience = patience.clone();
-            tokio::spawn(async move { patience.limit(std::future::pending::<()>(), Duration::from_secs(2)).await })
+            tokio::spawn(
+                async move { patience.limit(pin!(std::future::pending::<()>()), Duration::from_secs(2)).await },
+            )
         };
         tokio::time::sleep(TICK).await;
         patience.end();

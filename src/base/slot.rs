@@ -1,5 +1,6 @@
 //! Where handles find an actor, whichever one it is at the moment: actors die and are replaced, handles stay.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort};
@@ -203,22 +204,27 @@ impl<M: Message, S: Clone> Slot<M, S> {
             };
             let (port, answer) = oneshot::channel();
             let sent = self.send(message(port.into()));
-            if let Some((mut message, mut dead)) = sent? {
-                // An actor that is dead gives the message back: its replacement gets it.
-                loop {
-                    let actor = self.other_than(dead.as_ref()).await?;
-                    message = match Self::hand(&actor, message)? {
-                        None => break,
-                        Some(returned) => returned,
-                    };
-                    dead = Some(actor);
-                }
+            if let Some((message, dead)) = sent? {
+                // Rare, and large: not a part of every call.
+                Box::pin(self.send_to_next(message, dead)).await?;
             }
             outcome = Outcome::Unknown;
             Ok(answer.await.ok())
         };
-        let timely = self.patience.limit(call, timeout).await;
+        let timely = self.patience.limit(pin!(call), timeout).await;
         timely.unwrap_or(Err(Error::Timeout { outcome }))
+    }
+
+    /// Sends a message to the first actor that is there and takes it: a dead one gives it back.
+    async fn send_to_next(&self, mut message: M, mut dead: Option<ActorRef<M>>) -> Result<()> {
+        loop {
+            let actor = self.other_than(dead.as_ref()).await?;
+            message = match Self::hand(&actor, message)? {
+                None => return Ok(()),
+                Some(returned) => returned,
+            };
+            dead = Some(actor);
+        }
     }
 
     /// Sends a message where the actor is there to take it; else it comes back, with the actor that is dead.

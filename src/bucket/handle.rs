@@ -120,11 +120,12 @@ impl Bucket {
     pub async fn insert(&self, data: impl IntoObject) -> Result<Arc<Record>> {
         let (data, address) = (object(data)?, self.address());
         if self.request.is_some() || !address.schema.prepares() {
-            return record(self.write_at(&address, WriteRequest::new(Write::Insert(data))).await?);
+            return record(Box::pin(self.write_at(&address, WriteRequest::new(Write::Insert(data)))).await?);
         }
         let prepared = address.prepare(data)?;
-        let put = address.slot.call(|port| BucketMessage::Put(prepared, port), self.timeout);
-        record(self.settle(&address, put).await?)
+        let awaited = awaited(address.persister.as_ref(), self.durability)?;
+        let applied = address.slot.call(|port| BucketMessage::Put(prepared, port), self.timeout).await?;
+        record(self.settle(&address, awaited, applied).await?)
     }
 
     /// Inserts records as one commit, all or none; no records are no commit.
@@ -136,13 +137,14 @@ impl Bucket {
             list.into_iter().enumerate().map(|(at, data)| object(data).map_err(|error| error.of_item(at))).collect();
         let (list, address) = (list?, self.address());
         let written = if self.request.is_some() || !address.schema.prepares() {
-            self.write_at(&address, WriteRequest::new(Write::InsertMany(list))).await?
+            Box::pin(self.write_at(&address, WriteRequest::new(Write::InsertMany(list)))).await?
         } else {
             let prepared = list.into_iter().enumerate();
             let prepared = prepared.map(|(at, data)| address.prepare(data).map_err(|error| error.of_item(at)));
             let prepared = prepared.collect::<Result<Vec<_>>>()?;
-            let put = address.slot.call(|port| BucketMessage::PutMany(prepared, port), self.timeout);
-            self.settle(&address, put).await?
+            let awaited = awaited(address.persister.as_ref(), self.durability)?;
+            let applied = address.slot.call(|port| BucketMessage::PutMany(prepared, port), self.timeout).await?;
+            self.settle(&address, awaited, applied).await?
         };
         match written {
             Written::Records(records) => Ok(records),
@@ -394,26 +396,36 @@ impl Bucket {
     }
 
     async fn write_at(&self, address: &Address, request: WriteRequest) -> Result<Written> {
-        let send = |request| address.slot.call(|port| BucketMessage::Write(request, port), self.timeout);
-        let Some(id) = &self.request else { return self.settle(address, send(request)).await };
-        let request = request.with_id(Arc::clone(id));
-        match self.settle(address, send(request.clone())).await {
-            // Sent again: what was applied already is not applied again.
-            Err(Error::ActorLost { .. }) => self.settle(address, send(request)).await,
-            outcome => outcome,
+        if let Some(id) = &self.request {
+            // Rare, and large: not a part of every write.
+            return Box::pin(self.write_once(address, request.with_id(Arc::clone(id)))).await;
         }
+        let awaited = awaited(address.persister.as_ref(), self.durability)?;
+        let applied = address.slot.call(|port| BucketMessage::Write(request, port), self.timeout).await?;
+        self.settle(address, awaited, applied).await
     }
 
-    /// Waits for a write, and for the disk where the handle asks for that.
+    async fn write_once(&self, address: &Address, request: WriteRequest) -> Result<Written> {
+        let awaited = awaited(address.persister.as_ref(), self.durability)?;
+        let again = request.clone();
+        let mut applied = address.slot.call(|port| BucketMessage::Write(request, port), self.timeout).await?;
+        if matches!(applied, None | Some(Err(Error::ActorLost { .. }))) {
+            // Sent again: what was applied already is not applied again.
+            applied = address.slot.call(|port| BucketMessage::Write(again, port), self.timeout).await?;
+        }
+        self.settle(address, awaited, applied).await
+    }
+
+    /// Waits for the disk where the handle asks for that.
     async fn settle(
         &self,
         address: &Address,
-        sent: impl Future<Output = Result<Option<Result<Applied>>>>,
+        awaited: Option<&Persister>,
+        applied: Option<Result<Applied>>,
     ) -> Result<Written> {
-        let awaited = awaited(address.persister.as_ref(), self.durability)?;
-        let applied = sent.await?.unwrap_or(Err(Error::ActorLost { outcome: Outcome::Unknown }))?;
+        let applied = applied.unwrap_or(Err(Error::ActorLost { outcome: Outcome::Unknown }))?;
         if let (Some(persister), Some(revision)) = (awaited, applied.revision) {
-            let saved = persister.saved(address.slot.subject(), revision, self.durability).await;
+            let saved = Box::pin(persister.saved(address.slot.subject(), revision, self.durability)).await;
             saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
         }
         Ok(applied.written)
@@ -432,7 +444,7 @@ impl Bucket {
         };
         let (found, revision) = match seen {
             Some(seen) => seen,
-            None => self.read_later(look).await?,
+            None => Box::pin(self.read_later(look)).await?,
         };
         if let Some(reads) = &self.reads {
             reads.note(self.name(), revision, note);

@@ -36,7 +36,7 @@ pub enum BucketMessage {
     /// The record of a key.
     Get(Key, RpcReplyPort<Result<Option<Arc<Record>>>>),
     /// The records that a query asks for.
-    Find(Query, RpcReplyPort<Result<Vec<Arc<Record>>>>),
+    Find(Box<Query>, RpcReplyPort<Result<Vec<Arc<Record>>>>),
     /// How many records a filter matches.
     Count(Filter, RpcReplyPort<Result<usize>>),
     /// All records, in bucket order.

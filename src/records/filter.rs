@@ -49,7 +49,7 @@ pub(super) enum Node {
     /// The list is sorted and has nothing twice.
     In(String, Vec<Value>),
     Exists(String),
-    Range(String, Bound<Value>, Bound<Value>),
+    Range(String, Box<(Bound<Value>, Bound<Value>)>),
     /// Any number; what aggregates ask for.
     Number(String),
     Prefix(String, String),
@@ -209,7 +209,7 @@ impl Filter {
     }
 
     fn range(path: impl Into<String>, lower: Bound<Value>, upper: Bound<Value>) -> Self {
-        Self::leaf(Node::Range(path.into(), lower, upper))
+        Self::leaf(Node::Range(path.into(), Box::new((lower, upper))))
     }
 
     /// Joins parts that are no such junctions themselves; with each list comes how deep its deepest part is.
@@ -252,7 +252,8 @@ impl Filter {
                 check_path(path)?;
                 values.iter().try_for_each(|value| finite(path, value))
             }
-            Node::Range(path, lower, upper) => {
+            Node::Range(path, ends) => {
+                let (lower, upper) = &**ends;
                 check_path(path)?;
                 [lower, upper].into_iter().filter_map(at).try_for_each(|value| match Kind::of(value) {
                     Some(_) => finite(path, value),
@@ -318,7 +319,8 @@ impl Filter {
             | (Node::Contains(path, value), Node::Contains(path2, value2)) => (path, value).cmp(&(path2, value2)),
             (Node::In(path, values), Node::In(path2, values2)) => (path, values).cmp(&(path2, values2)),
             (Node::Exists(path), Node::Exists(path2)) | (Node::Number(path), Node::Number(path2)) => path.cmp(path2),
-            (Node::Range(path, lower, upper), Node::Range(path2, lower2, upper2)) => {
+            (Node::Range(path, ends), Node::Range(path2, ends2)) => {
+                let ((lower, upper), (lower2, upper2)) = (&**ends, &**ends2);
                 path.cmp(path2).then_with(|| (bound(lower), bound(upper)).cmp(&(bound(lower2), bound(upper2))))
             }
             (Node::Prefix(path, text), Node::Prefix(path2, text2)) => (path, text).cmp(&(path2, text2)),

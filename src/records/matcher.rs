@@ -30,7 +30,8 @@ impl<'q> Matcher<'q> {
             Node::Eq(path, value) => Self::Eq(lookup(path), value),
             Node::In(path, values) => Self::In(lookup(path), values),
             Node::Exists(path) => Self::Exists(lookup(path)),
-            Node::Range(path, lower, upper) => {
+            Node::Range(path, ends) => {
+                let (lower, upper) = &**ends;
                 let kinds = (at(lower).map(Kind::of), at(upper).map(Kind::of));
                 match kinds {
                     // Nothing is of two kinds at once.

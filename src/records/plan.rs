@@ -277,7 +277,8 @@ fn interval<'q>(path: &str, conjuncts: &'q [Filter]) -> Option<(Interval<'q>, us
     let (mut prefix, mut number) = (None, 0);
     for conjunct in conjuncts {
         match &conjunct.node {
-            Node::Range(own, lower, upper) if own == path => {
+            Node::Range(own, ends) if own == path => {
+                let (lower, upper) = &**ends;
                 let (lower, upper) = (lower.as_ref(), upper.as_ref());
                 let kind = match (lower, upper) {
                     (Bound::Included(value) | Bound::Excluded(value), _)

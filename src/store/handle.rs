@@ -77,7 +77,7 @@ impl Store {
             }
             None => None,
         };
-        let inner = Arc::new(Inner::new(name, bus, clock, persister, on_error, dirty));
+        let inner = Arc::new(Inner::new(name, bus, clock, persister, on_error, dirty, ttl_check_interval));
         let spawned = match above {
             Some(above) => Supervisor::spawn_linked(None, Supervisor, Arc::clone(&inner), above).await,
             None => Supervisor::spawn(None, Supervisor, Arc::clone(&inner)).await,
@@ -293,6 +293,7 @@ impl Store {
             records,
             queries: self.inner.queries.count(),
             subscriptions: self.inner.live.count(),
+            ttl_check_interval: self.inner.ttl_check_interval,
             subscribers: self.inner.bus.subscriber_count(),
             persistence,
         }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use ractor::{Actor, ActorId, ActorRef};
@@ -31,6 +32,8 @@ pub(super) struct Inner {
     pub(super) buckets: Mutex<HashMap<BucketName, Arc<BucketEntry>>>,
     /// Where handles find the buckets.
     pub(super) directory: Directory,
+    /// How often what has expired is removed.
+    pub(super) ttl_check_interval: Duration,
     /// Numbers the commits of all buckets.
     pub(super) commits: Arc<AtomicU64>,
     pub(super) channels: Mutex<HashMap<ChannelId, Arc<ChannelEntry>>>,
@@ -70,12 +73,14 @@ impl Inner {
         persister: Option<Persister>,
         on_error: Option<OnError>,
         dirty: Option<SubscriptionGuard>,
+        ttl_check_interval: Duration,
     ) -> Self {
         let (directory, activity) = (Directory::default(), Activity::default());
         let reporter = on_error.clone();
         let on_failure = Arc::new(move |failure: Failure| report(reporter.as_ref(), &failure));
         let live = LiveQueries::new(bus.clone(), directory.clone(), activity.clone(), on_failure);
         Self {
+            ttl_check_interval,
             name,
             bus,
             clock,

@@ -1,5 +1,7 @@
 //! What a store tells of itself.
 
+use std::time::Duration;
+
 use crate::base::error::Error;
 use crate::base::name::{StoreName, Subject};
 use crate::persistence::PersistenceStats;
@@ -30,6 +32,8 @@ pub struct StoreStats {
     pub queries: usize,
     /// Live queries that are subscribed.
     pub subscriptions: usize,
+    /// How often what has expired is removed; zero where that is turned off.
+    pub ttl_check_interval: Duration,
     /// Subscribers of the bus, the store's own included.
     pub subscribers: usize,
     /// What saving has done; `enabled: false` without an adapter.
