@@ -641,7 +641,9 @@ fn who_joins_a_subject_that_is_about_to_be_tried_alone_is_in_that_commit() {
 #[test]
 fn two_that_were_to_be_tried_apart_and_join_are_tried_once_and_together() {
     let mut set = Set::new(policy(Durability::Fsync));
-    (1..=3).for_each(|number| drop(set.changed(&subject(number), 1, 1, || ms(0))));
+    for number in 1..=3 {
+        set.changed(&subject(number), 1, 1, || ms(0));
+    }
     assert_eq!(set.next(ms(100)), commit(&[1, 2, 3], Durability::Fsync));
     capture(&mut set, &[(1, 1), (2, 1), (3, 1)]);
     set.failed(&permanent(), ms(100), 1.0);
