@@ -105,11 +105,10 @@ async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let last = live.current();
     let titles: Vec<&str> = last.iter().filter_map(|line| line.split_once(": ")).map(|(_, title)| title).collect();
     assert_eq!(titles, ["write the guide", "measure", "tidy up"], "the picture is the board's");
-    let pictures = pictures.lock().map_err(|_| "a callback panicked")?;
+    let pictures = pictures.lock().map_err(|_| "a callback panicked")?.clone();
     assert_eq!(pictures.last(), Some(&last));
     assert!(pictures.iter().all(|board| board.len() <= AT_A_TIME), "nobody ever saw more than fit");
     println!("{} pictures were shown, the last of them with {titles:?}.", pictures.len());
-    drop(pictures);
     store.stop().await?;
     Ok(())
 }

@@ -17,11 +17,16 @@ use ractor_persistence::records::{BucketDefinition, Field};
 
 pub const IN_FLIGHT: usize = 1_000;
 
+const ROLES: [&str; 4] = ["member", "guest", "editor", "owner"];
+
 // ---- the report
 
+#[derive(Clone, Copy)]
 pub enum Goal {
     AtLeast(f64),
     AtMost(f64),
+    /// For information: a rate.
+    None,
 }
 
 #[derive(Default)]
@@ -36,7 +41,7 @@ impl Report {
         };
         let ratio = |(measured, floor): &(Duration, Duration)| match goal {
             // A rate: how much of the floor's rate is left.
-            Goal::AtLeast(_) => floor.as_secs_f64() / measured.as_secs_f64(),
+            Goal::AtLeast(_) | Goal::None => floor.as_secs_f64() / measured.as_secs_f64(),
             // A time: how many times the floor's.
             Goal::AtMost(_) => measured.as_secs_f64() / floor.as_secs_f64(),
         };
@@ -57,6 +62,10 @@ impl Report {
             let (goal, met) = match goal {
                 Goal::AtLeast(goal) => (format!(">= {goal:.2} of its rate"), ratio >= goal),
                 Goal::AtMost(goal) => (format!("<= {goal:.2} of its time"), ratio <= goal),
+                Goal::None => {
+                    println!("{measured}  {floor}  {ratio:>6.2}  (of its rate)");
+                    continue;
+                }
             };
             let verdict = if met { "met" } else { "MISSED" };
             println!("{measured}  {floor}  {ratio:>6.2}  {goal}: {verdict}");
@@ -70,8 +79,8 @@ impl Report {
 pub fn data(number: usize) -> Object {
     record! {
         "id": number as i64, "name": format!("user number {number}"), "email": format!("user.{number}@example.com"),
-        "role": "member", "city": "Ostrava-Poruba", "score": number as f64 * 0.5, "active": true,
-        "note": "thirty-six letters make up a remark.", "logins": 17,
+        "role": ROLES[number % ROLES.len()], "city": "Ostrava-Poruba", "score": number as f64 * 0.5, "active": true,
+        "note": "thirty-six letters make up a remark.", "logins": (number % 1_000) as i64,
     }
 }
 

@@ -82,6 +82,11 @@ impl<M: Message, S: Clone> Slot<M, S> {
         })
     }
 
+    /// What limits how long calls of the subject take.
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
     /// From now on callers get this error; answers where the actor was.
     pub(crate) fn close(&self, error: Error) -> Place<M, S> {
         let place = self.place.send_replace(Place::Gone(error));

@@ -1,11 +1,14 @@
 //! How a transaction has the turns of several buckets at once: each actor waits for it, with a message in its hands,
 //! until the transaction has committed or given up.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+
+use crate::base::patience::Patience;
 
 /// How long a bucket waits for a transaction's decision.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,6 +44,7 @@ pub struct Hold {
     switch: Arc<Switch>,
     granted: oneshot::Sender<()>,
     released: oneshot::Receiver<()>,
+    patience: Patience,
 }
 
 /// What the transaction has of a hold: dropping it releases the bucket.
@@ -51,21 +55,21 @@ pub(crate) struct Held {
 }
 
 impl Hold {
-    pub(crate) fn new(switch: &Arc<Switch>) -> (Self, Held) {
+    pub(crate) fn new(switch: &Arc<Switch>, patience: Patience) -> (Self, Held) {
         let (granted, granting) = oneshot::channel();
         let (release, released) = oneshot::channel();
-        let hold = Self { switch: Arc::clone(switch), granted, released };
+        let hold = Self { switch: Arc::clone(switch), granted, released, patience };
         (hold, Held { granted: Some(granting), _release: release })
     }
 
     /// Gives the turn away and waits until it is given back. Without a decision in time the transaction is aborted.
     pub(crate) async fn wait(self) {
-        let Self { switch, granted, mut released } = self;
+        let Self { switch, granted, mut released, patience } = self;
         if granted.send(()).is_err() {
             // The transaction has given up meanwhile.
             return;
         }
-        if tokio::time::timeout(PATIENCE, &mut released).await.is_err() && !switch.abort() {
+        if patience.limit(Pin::new(&mut released), PATIENCE).await.is_none() && !switch.abort() {
             // It is committing: that takes moments, and nothing may happen in between.
             let _released = released.await;
         }
@@ -100,12 +104,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_bucket_waits_for_a_decision_for_five_seconds() {
         let switch = Arc::new(Switch::default());
-        let (hold, mut held) = Hold::new(&switch);
+        let (hold, mut held) = Hold::new(&switch, Patience::default());
         let waiting = tokio::spawn(hold.wait());
         assert!(held.granted().await);
         tokio::time::sleep(PATIENCE - Duration::from_millis(1)).await;
         assert!(!waiting.is_finished());
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
         assert!(waiting.is_finished());
         assert!(!switch.commit(), "it was aborted");
     }
@@ -113,7 +117,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_bucket_waits_for_a_commit_however_long_it_takes() {
         let switch = Arc::new(Switch::default());
-        let (hold, mut held) = Hold::new(&switch);
+        let (hold, mut held) = Hold::new(&switch, Patience::default());
         let waiting = tokio::spawn(hold.wait());
         assert!(held.granted().await);
         assert!(switch.commit());

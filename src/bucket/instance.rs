@@ -237,6 +237,9 @@ impl Instance {
         let mut speaker = self.speaker.lock().unwrap_or_else(PoisonError::into_inner);
         for (index, change) in changes.into_iter().enumerate() {
             let publisher = speaker.of(&change);
+            if !publisher.is_heard() {
+                continue;
+            }
             let topic = publisher.topic().clone();
             let read = publisher.payload_is_read();
             publisher.publish_with(|| {

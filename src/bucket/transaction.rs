@@ -9,18 +9,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Outcome, Result};
 use crate::base::name::BucketName;
 use crate::base::slot::Place;
 use crate::bucket::directory::{Address, Directory};
-use crate::bucket::handle::{DEFAULT_TIMEOUT, awaited};
+use crate::bucket::handle::{DEFAULT_TIMEOUT, awaited, is_turn_of_others};
 use crate::bucket::hold::{Hold, Switch};
 use crate::bucket::instance::{Instance, News};
 use crate::bucket::message::BucketMessage;
@@ -104,7 +104,7 @@ impl<'a, F> TransactionBuilder<'a, F> {
         Self { durability, ..self }
     }
 
-    /// How long each attempt may wait for its buckets; default 5 s.
+    /// How long each attempt may wait for each of its buckets; default 5 s.
     pub fn timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }
     }
@@ -228,7 +228,9 @@ impl Transaction {
 
     /// Works on the part in a bucket, which begins with the first such work. The lock is held for moments only.
     pub(super) async fn part<T>(&self, address: &Arc<Address>, work: impl FnOnce(&mut Part) -> Result<T>) -> Result<T> {
-        tokio::task::coop::consume_budget().await;
+        if is_turn_of_others() {
+            tokio::task::coop::consume_budget().await;
+        }
         let began = self.parts().as_ref().ok_or(Error::TransactionClosed)?.contains_key(&address.name);
         if !began {
             let instance = match address.slot.shared_now() {
@@ -274,11 +276,10 @@ impl Transaction {
         for part in parts.iter().filter(|part| part.draft.writes()) {
             awaited(part.address.persister.as_ref(), durability)?;
         }
-        let deadline = Instant::now() + self.shared.timeout;
         let switch = Arc::new(Switch::default());
         let mut holds = Vec::with_capacity(parts.len());
         for part in &parts {
-            holds.push(hold(part, &switch, deadline).await?);
+            holds.push(hold(part, &switch, self.shared.timeout).await?);
         }
         let outcome = decide(&mut parts, &switch);
         // The buckets go on.
@@ -295,20 +296,22 @@ impl Transaction {
 }
 
 /// Takes the turn of a part's bucket.
-async fn hold(part: &Part, switch: &Arc<Switch>, deadline: Instant) -> Result<crate::bucket::hold::Held> {
+async fn hold(part: &Part, switch: &Arc<Switch>, timeout: Duration) -> Result<crate::bucket::hold::Held> {
     let conflict = || Error::Conflict { bucket: part.address.name.clone(), key: None };
     let actor = match part.address.slot.place() {
         Place::Running(actor, instance) if Arc::ptr_eq(&instance, &part.instance) => actor,
         Place::Running(..) | Place::Starting => return Err(conflict()),
         Place::Gone(error) => return Err(error),
     };
-    let (hold, mut held) = Hold::new(switch);
+    let patience = part.address.slot.patience();
+    let (hold, mut held) = Hold::new(switch, patience.clone());
     // An actor that died takes what was read from it along.
     actor.send_message(BucketMessage::Hold(hold)).map_err(|_dead| conflict())?;
-    match timeout_at(deadline, held.granted()).await {
-        Ok(true) => Ok(held),
-        Ok(false) => Err(conflict()),
-        Err(_) => Err(Error::Timeout { outcome: Outcome::NotApplied }),
+    let granted = patience.limit(pin!(held.granted()), timeout).await;
+    match granted {
+        Some(true) => Ok(held),
+        Some(false) => Err(conflict()),
+        None => Err(Error::Timeout { outcome: Outcome::NotApplied }),
     }
 }
 

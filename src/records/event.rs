@@ -63,7 +63,7 @@ pub enum Change {
     },
     /// All records are gone.
     Cleared {
-        /// How many there were.
+        /// How many there were, those included that had expired and were not purged yet.
         records: usize,
     },
 }

@@ -42,7 +42,7 @@ pub(super) fn tick(inner: &Arc<Inner>, interval: Duration) {
 impl Inner {
     /// Removes what has expired from every bucket; answers how much. O(1) for a bucket of which nothing has.
     pub(super) async fn purge_expired(&self) -> Result<usize> {
-        let mut purged = 0;
+        let (mut purged, mut failure) = (0, None);
         for address in self.directory.list() {
             while has_expired(&address) {
                 let count = address.slot.call(|port| BucketMessage::Purge(PER_TURN, port), DEFAULT_TIMEOUT).await;
@@ -51,11 +51,15 @@ impl Inner {
                     Ok(Some(Ok(count))) => purged += count,
                     // Dropped or restarted meanwhile: nothing of it is left to purge, or the next tick does it.
                     Ok(Some(Err(Error::ActorLost { .. }))) | Err(Error::BucketNotDefined { .. }) => break,
-                    Ok(Some(Err(error))) | Err(error) => return Err(error),
+                    Ok(Some(Err(error))) | Err(error) => {
+                        // The others need not wait for it.
+                        failure.get_or_insert(error);
+                        break;
+                    }
                 }
             }
         }
-        Ok(purged)
+        failure.map_or(Ok(purged), Err)
     }
 }
 

@@ -385,7 +385,10 @@ async fn who_awaited_a_write_sees_it_in_every_later_read() {
                 let text = format!("{task}-{round}");
                 let written = bucket.update(&*key, record! { "text": &*text }).await.unwrap();
                 assert_eq!(bucket.get(&*key).await.unwrap().as_ref(), Some(&written));
-                assert_eq!(bucket.find(Filter::eq("text", text)).await.unwrap(), std::slice::from_ref(&written));
+                assert_eq!(
+                    bucket.find(Filter::eq("text", text)).await.unwrap().as_slice(),
+                    std::slice::from_ref(&written)
+                );
                 assert!(bucket.all().await.unwrap().contains(&written));
                 if round % 50 == 0 {
                     assert!(bucket.delete(&*key).await.unwrap());

@@ -71,45 +71,46 @@ async fn all_again(bucket: &Bucket) {
 
 #[tokio::test]
 async fn bk_56_a_write_that_is_repeated_with_its_id_is_applied_once_also_after_a_kill_and_a_reopen() {
-    let home = memory();
-    let (store, _) = home.start().await;
-    let bucket = store.define_bucket(definition()).await.unwrap();
-    let mut events = store.subscribe("bucket.*").unwrap();
-    let answers = one_of_each(&bucket).await;
-    assert_eq!(
-        answers,
-        ["1 1", "2 1,3 1", "true 10 1", "false 10 2", "1 2", "1 3", "1 4", "true", "0"],
-        "the first time they are answered as ever"
-    );
-    assert_eq!(told(&mut events).len(), 9);
-    all_again(&bucket).await;
-    kill(&bucket).await;
-    all_again(&bucket).await;
-    store.flush().await.unwrap();
-    // Saves without any id between them and the reopening.
-    for text in ["x", "y"] {
-        bucket.insert(record! { "text": text }).await.unwrap();
+    for home in homes() {
+        let (store, _) = home.start().await;
+        let bucket = store.define_bucket(definition()).await.unwrap();
+        let mut events = store.subscribe("bucket.*").unwrap();
+        let answers = one_of_each(&bucket).await;
+        assert_eq!(
+            answers,
+            ["1 1", "2 1,3 1", "true 10 1", "false 10 2", "1 2", "1 3", "1 4", "true", "0"],
+            "the first time they are answered as ever"
+        );
+        assert_eq!(told(&mut events).len(), 9);
+        all_again(&bucket).await;
+        kill(&bucket).await;
+        all_again(&bucket).await;
         store.flush().await.unwrap();
-    }
-    kill(&bucket).await;
-    all_again(&bucket).await;
-    store.stop().await.unwrap();
+        // Saves without any id between them and the reopening.
+        for text in ["x", "y"] {
+            bucket.insert(record! { "text": text }).await.unwrap();
+            store.flush().await.unwrap();
+        }
+        kill(&bucket).await;
+        all_again(&bucket).await;
+        store.stop().await.unwrap();
 
-    let (store, _) = home.start().await;
-    let bucket = store.define_bucket(definition()).await.unwrap();
-    all_again(&bucket).await;
-    // What is gone is not made again.
-    bucket.delete(1).await.unwrap();
-    let outcome = bucket.with_request_id("insert").insert(record! { "text": "a" }).await;
-    assert!(matches!(outcome, Err(Error::AlreadyApplied { keys, revision: 1 }) if keys == [Key::from(1)]));
-    // A clear and a delete_many are answered with the count of the first time.
-    assert_eq!(bucket.with_request_id("many").delete_many(Filter::eq("text", "x")).await.unwrap(), 1);
-    assert_eq!(bucket.with_request_id("clear").clear().await.unwrap(), 3);
-    bucket.insert(record! { "text": "x" }).await.unwrap();
-    assert_eq!(bucket.with_request_id("many").delete_many(Filter::eq("text", "x")).await.unwrap(), 1);
-    assert_eq!(bucket.with_request_id("clear").clear().await.unwrap(), 3);
-    assert_eq!(bucket.count(Filter::all()).await.unwrap(), 1);
-    store.stop().await.unwrap();
+        let (store, _) = home.start().await;
+        let bucket = store.define_bucket(definition()).await.unwrap();
+        all_again(&bucket).await;
+        // What is gone is not made again.
+        bucket.delete(1).await.unwrap();
+        let outcome = bucket.with_request_id("insert").insert(record! { "text": "a" }).await;
+        assert!(matches!(outcome, Err(Error::AlreadyApplied { keys, revision: 1 }) if keys == [Key::from(1)]));
+        // A clear and a delete_many are answered with the count of the first time.
+        assert_eq!(bucket.with_request_id("many").delete_many(Filter::eq("text", "x")).await.unwrap(), 1);
+        assert_eq!(bucket.with_request_id("clear").clear().await.unwrap(), 3);
+        bucket.insert(record! { "text": "x" }).await.unwrap();
+        assert_eq!(bucket.with_request_id("many").delete_many(Filter::eq("text", "x")).await.unwrap(), 1);
+        assert_eq!(bucket.with_request_id("clear").clear().await.unwrap(), 3);
+        assert_eq!(bucket.count(Filter::all()).await.unwrap(), 1);
+        store.stop().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ractor_persistence::adapters::memory::MemoryAdapter;
 use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::{Error, Outcome};
-use ractor_persistence::bucket::Bucket;
+use ractor_persistence::bucket::{Bucket, QueryContext};
 #[cfg(feature = "testkit")]
 use ractor_persistence::bucket::{BucketMessage, WriteRequest};
 use ractor_persistence::record;
@@ -26,7 +26,11 @@ async fn bk_31_a_clear_is_one_event_keeps_the_counter_and_what_was_saved_of_it_s
     bucket.insert_many(vec![record! { "text": "x" }; 100]).await.unwrap();
     store.flush().await.unwrap();
     let mut events = store.subscribe("bucket.*").unwrap();
+    let counting = |q: QueryContext| async move { q.bucket("numbers")?.count(Filter::all()).await };
+    let mut live = store.live(counting).await.unwrap();
+    assert_eq!(*live.current(), 100);
     assert_eq!(bucket.clear().await.unwrap(), 100);
+    assert_eq!(*live.next().await.unwrap(), 0, "live queries run");
     let heard = heard(&mut events);
     assert_eq!(heard.iter().map(short).collect::<Vec<_>>(), ["cleared 100"]);
     assert_eq!((heard[0].revision, heard[0].count), (2, 1));

@@ -242,6 +242,7 @@ async fn bk_47_who_only_reads_sees_the_same_sum_whatever_others_move_between_two
 #[derive(Debug)]
 enum Mine {
     Reason(u32),
+    #[allow(dead_code, reason = "shown where a test fails")]
     Store(Error),
 }
 
@@ -448,7 +449,9 @@ async fn a_transaction_gives_up_on_a_bucket_that_has_no_turn_for_it_in_time_and_
     // Sinks run in the bucket's turn: this one keeps it.
     let (free, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
-    let keep = move |_: &ractor_persistence::bus::Event| drop(held.lock().unwrap().recv());
+    let keep = move |_: &ractor_persistence::bus::Event| {
+        let _freed = held.lock().unwrap().recv();
+    };
     let pattern = ractor_persistence::bus::Pattern::parse("bucket.b.inserted").unwrap();
     let _kept = store.bus().subscribe_sink(pattern, Arc::new(keep));
     let (begun, release) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
@@ -555,4 +558,44 @@ async fn too_many_changes_to_remember_are_a_conflict_for_what_was_read_before_th
         };
         assert_eq!(is_conflict(&store.transaction(function).await), conflicts);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "defaults are made under the table's lock: who begins or ends a transaction meanwhile waits for it, and all who read wait for him"]
+async fn a_default_that_takes_long_holds_up_neither_reads_nor_transactions() {
+    use ractor_persistence::records::{BucketDefinition, Field};
+    let (builder, _) = builder();
+    let store = builder.start().await.unwrap();
+    let (free, held) = std::sync::mpsc::channel::<()>();
+    let (held, making) = (Mutex::new(held), Arc::new(AtomicBool::new(false)));
+    let begun = making.clone();
+    let wait = move || -> i64 {
+        begun.store(true, Ordering::SeqCst);
+        let _free = held.lock().unwrap().recv();
+        1
+    };
+    let definition = BucketDefinition::new("slow").key("id").field("id", Field::string());
+    let slow = store.define_bucket(definition.field("made", Field::int().default_with(wait))).await.unwrap();
+    slow.insert(record! { "id": "x", "made": 1 }).await.unwrap();
+    let inserting = slow.clone();
+    let inserting = tokio::spawn(async move { inserting.insert(record! { "id": "y" }).await });
+    while !making.load(Ordering::SeqCst) {
+        tokio::task::yield_now().await;
+    }
+    let transaction = tokio::spawn(async move {
+        let outcome = store
+            .transaction(|tx| async move {
+                tx.bucket("slow")?.get("x").await?;
+                Err::<(), _>(Error::unsupported("this"))
+            })
+            .await;
+        assert!(matches!(outcome, Err(Error::Unsupported { .. })));
+    });
+    let ended = tokio::time::timeout(Duration::from_millis(500), transaction).await;
+    let reader = slow.clone();
+    let read = tokio::spawn(async move { reader.get("x").await });
+    let read = tokio::time::timeout(Duration::from_millis(500), read).await;
+    free.send(()).unwrap();
+    inserting.await.unwrap().unwrap();
+    assert!(ended.is_ok() && read.is_ok());
 }
