@@ -22,12 +22,24 @@ pub(crate) struct Address {
 
 /// All buckets of a store by name; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Directory(Arc<Mutex<HashMap<BucketName, Arc<Address>>>>);
+pub(crate) struct Directory(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    all: Mutex<HashMap<BucketName, Arc<Address>>>,
+    turns: Mutex<()>,
+}
 
 impl Directory {
     fn all(&self) -> MutexGuard<'_, HashMap<BucketName, Arc<Address>>> {
         // Nothing foreign runs under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held while a transaction queues up for the turns of its buckets: so that any two transactions queue up in the same
+    /// order everywhere, and never wait for each other. For moments only.
+    pub(crate) fn queueing(&self) -> MutexGuard<'_, ()> {
+        self.0.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn enter(&self, address: Arc<Address>) {

@@ -1,7 +1,7 @@
 //! Transactions: optimistic, serializable, over several buckets.
 //!
-//! Reads and writes of the function go into a draft per bucket. To commit, the transaction takes the turns of its
-//! buckets, one after the other in the order of their names, so that two of them never wait for each other; checks what
+//! Reads and writes of the function go into a draft per bucket. To commit, the transaction queues up for the turns of all
+//! of its buckets at once, so that two of them never wait for each other; when it has all of them, it checks what
 //! was read and builds the changes; and then applies all of them in one stretch without an await, which neither a kill
 //! nor a dropped future can cut.
 
@@ -21,7 +21,7 @@ use crate::base::name::BucketName;
 use crate::base::slot::Place;
 use crate::bucket::directory::{Address, Directory};
 use crate::bucket::handle::{DEFAULT_TIMEOUT, awaited, is_turn_of_others};
-use crate::bucket::hold::{Hold, Switch};
+use crate::bucket::hold::{Held, Hold, Switch};
 use crate::bucket::instance::{Instance, News};
 use crate::bucket::message::BucketMessage;
 use crate::bucket::part::TransactionBucket;
@@ -277,9 +277,12 @@ impl Transaction {
             awaited(part.address.persister.as_ref(), durability)?;
         }
         let switch = Arc::new(Switch::default());
-        let mut holds = Vec::with_capacity(parts.len());
-        for part in &parts {
-            holds.push(hold(part, &switch, self.shared.timeout).await?);
+        let mut holds = {
+            let _queueing = self.shared.directory.queueing();
+            parts.iter().map(|part| hold(part, &switch)).collect::<Result<Vec<_>>>()?
+        };
+        for (part, held) in parts.iter().zip(&mut holds) {
+            granted(part, held, self.shared.timeout).await?;
         }
         let outcome = decide(&mut parts, &switch);
         // The buckets go on.
@@ -295,22 +298,28 @@ impl Transaction {
     }
 }
 
-/// Takes the turn of a part's bucket.
-async fn hold(part: &Part, switch: &Arc<Switch>, timeout: Duration) -> Result<crate::bucket::hold::Held> {
-    let conflict = || Error::Conflict { bucket: part.address.name.clone(), key: None };
+fn conflict(part: &Part) -> Error {
+    Error::Conflict { bucket: part.address.name.clone(), key: None }
+}
+
+/// Queues up for the turn of a part's bucket.
+fn hold(part: &Part, switch: &Arc<Switch>) -> Result<Held> {
     let actor = match part.address.slot.place() {
         Place::Running(actor, instance) if Arc::ptr_eq(&instance, &part.instance) => actor,
-        Place::Running(..) | Place::Starting => return Err(conflict()),
+        Place::Running(..) | Place::Starting => return Err(conflict(part)),
         Place::Gone(error) => return Err(error),
     };
-    let patience = part.address.slot.patience();
-    let (hold, mut held) = Hold::new(switch, patience.clone());
+    let (hold, held) = Hold::new(switch, part.address.slot.patience().clone());
     // An actor that died takes what was read from it along.
-    actor.send_message(BucketMessage::Hold(hold)).map_err(|_dead| conflict())?;
-    let granted = patience.limit(pin!(held.granted()), timeout).await;
-    match granted {
-        Some(true) => Ok(held),
-        Some(false) => Err(conflict()),
+    actor.send_message(BucketMessage::Hold(hold)).map_err(|_dead| conflict(part))?;
+    Ok(held)
+}
+
+/// Waits until a bucket's turn is the transaction's.
+async fn granted(part: &Part, held: &mut Held, timeout: Duration) -> Result<()> {
+    match part.address.slot.patience().limit(pin!(held.granted()), timeout).await {
+        Some(true) => Ok(()),
+        Some(false) => Err(conflict(part)),
         None => Err(Error::Timeout { outcome: Outcome::NotApplied }),
     }
 }
