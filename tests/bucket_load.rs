@@ -11,7 +11,9 @@ use ractor_persistence::base::error::Error;
 use ractor_persistence::base::name::{BucketKey, BucketName, StoreName};
 use ractor_persistence::base::value::{Key, Object, Value};
 use ractor_persistence::record;
-use ractor_persistence::records::{BucketDefinition, BucketSnapshot, Field, Metadata, Record, Schema, Table};
+use ractor_persistence::records::{
+    BucketDefinition, BucketSnapshot, Field, Filter, Generated, Metadata, Record, Restored, Schema, Table,
+};
 use ractor_persistence::{StorageAdapter, Store};
 
 fn key() -> BucketKey {
@@ -309,4 +311,44 @@ fn records_come_in_their_places_however_they_were_stored() {
     assert_eq!(order(&[("a", 1), ("b", 5), ("c", 9)]), "abc");
     assert_eq!(order(&[("a", 9), ("b", 1), ("c", 5)]), "bca");
     assert_eq!(order(&[("c", 1), ("b", 0), ("a", 1)]), "bac", "two in one place");
+}
+
+#[test]
+fn a_large_bucket_is_restored_by_two_threads_and_its_misfits_are_listed_in_order_all_the_same() {
+    const RECORDS: u64 = 25_000;
+    let schema = |required: bool| {
+        let name = if required { Field::string().required() } else { Field::string() };
+        let definition = BucketDefinition::new("many")
+            .key("id")
+            .field("id", Field::int().generated(Generated::Autoincrement))
+            .field("name", name)
+            .index(["name"]);
+        Arc::new(Schema::new(definition).unwrap())
+    };
+    let stored = || {
+        let records = (0..RECORDS).map(|place| {
+            let metadata = Metadata { version: 1, created_at: 1, updated_at: 1, expires_at: None };
+            let id = i64::try_from(place).unwrap() + 1;
+            let fields = if place % 1_000 == 999 {
+                record! {}
+            } else {
+                record! { "name": format!("n{}", place % 100) }
+            };
+            Arc::new(Record::from_parts(id, place, metadata, fields))
+        });
+        BucketSnapshot::new(1, 7, 0, records.collect())
+    };
+    let Restored { table, altered, .. } = Table::restore(schema(false), stored()).unwrap();
+    assert!(!altered);
+    assert_eq!((table.len() as u64, table.revision(), table.counter()), (RECORDS, 7, 25_000));
+    assert!(table.all().zip(0..).all(|(record, place)| record.place() == place));
+    let filter = Filter::eq("name", "n5");
+    assert_eq!(table.view(&filter, 1).count(&filter).unwrap(), 250);
+    assert_eq!(table.get(&12_345.into(), 1).map(|record| record.place()), Some(12_344));
+
+    let refused = Table::restore(schema(true), stored()).unwrap_err();
+    let Error::Migration { records, total, .. } = refused else { panic!("{refused:?}") };
+    let listed: Vec<_> = records.iter().map(|misfit| misfit.key.clone()).collect();
+    let expected: Vec<Key> = (1..=20_i64).map(|thousand| Key::from(thousand * 1_000)).collect();
+    assert_eq!((total, listed), (25, expected));
 }

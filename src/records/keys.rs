@@ -39,6 +39,14 @@ impl Keys {
         Self { hasher: DefaultHashBuilder::default(), parts }
     }
 
+    /// These records by their keys, and the keys that come twice.
+    pub(super) fn of(records: &[Arc<Record>]) -> (Self, Vec<Key>) {
+        let keys = Self::with_capacity(records.len());
+        let twice = records.iter().filter_map(|record| keys.put(record)).map(|record| record.key().clone());
+        let twice = twice.collect();
+        (keys, twice)
+    }
+
     /// The tables use the low bits of a hash for the slot and the highest seven as its tag: these are others.
     fn part(&self, hash: u64) -> &RwLock<Part> {
         // There are as many parts as are told apart.

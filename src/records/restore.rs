@@ -14,6 +14,9 @@ use crate::records::record::Record;
 use crate::records::schema::Schema;
 use crate::records::table::Table;
 
+/// From so many records on, they are fitted by two threads.
+const WORTH_A_THREAD: usize = 10_000;
+
 /// How many misfits an error lists.
 const LISTED: usize = 20;
 
@@ -46,18 +49,25 @@ impl Table {
         // Steps may give records other keys; the error is to name those that they had.
         let old_keys: Vec<Key> =
             if steps.is_empty() { Vec::new() } else { records.iter().map(|record| record.key().clone()).collect() };
-        let mut findings = Findings::default();
-        for record in &mut records {
-            if !altered && Arc::ptr_eq(&record.layout, &schema.layout) {
-                // It was checked against this very definition when it was written or loaded.
-            } else if let Err(reason) = fit(&schema, steps, record, &mut findings)? {
-                misfits.add(record.place, record.key(), reason);
-            }
-            if let Some(number) = schema.highest_number(&record.values, &record.key) {
-                counter = counter.max(number);
-            }
+        let fitted = if records.len() < WORTH_A_THREAD {
+            vec![fit_all(&schema, steps, &mut records, altered)]
+        } else {
+            let half = records.len() / 2;
+            let (left, right) = records.split_at_mut(half);
+            std::thread::scope(|scope| {
+                let left = scope.spawn(|| fit_all(&schema, steps, left, altered));
+                let right = fit_all(&schema, steps, right, altered);
+                // Code of users is guarded: nothing panics.
+                let left = left.join().unwrap_or(Err(Error::UserCode { place: "restoring a record" }));
+                vec![left, right]
+            })
+        };
+        for fitted in fitted {
+            let fitted = fitted?;
+            altered |= fitted.altered;
+            counter = counter.max(fitted.counter);
+            misfits.merge(fitted.misfits);
         }
-        altered |= findings.altered;
         misfits.check(&schema, stored)?;
         if !steps.is_empty() {
             find_met_keys(&records, &old_keys, &mut misfits);
@@ -73,6 +83,31 @@ impl Table {
         misfits.check(table.schema(), stored)?;
         Ok(Restored { table, altered })
     }
+}
+
+/// What fitting records to a definition came to.
+struct Fitted {
+    altered: bool,
+    /// The highest autoincrement number in them.
+    counter: i64,
+    misfits: Misfits,
+}
+
+fn fit_all(schema: &Schema, steps: &[Step], records: &mut [Arc<Record>], altered: bool) -> Result<Fitted> {
+    let mut fitted = Fitted { altered: false, counter: 0, misfits: Misfits::default() };
+    let mut findings = Findings::default();
+    for record in records {
+        if !altered && Arc::ptr_eq(&record.layout, &schema.layout) {
+            // It was checked against this very definition when it was written or loaded.
+        } else if let Err(reason) = fit(schema, steps, record, &mut findings)? {
+            fitted.misfits.add(record.place, record.key(), reason);
+        }
+        if let Some(number) = schema.highest_number(&record.values, &record.key) {
+            fitted.counter = fitted.counter.max(number);
+        }
+    }
+    fitted.altered = findings.altered;
+    Ok(fitted)
 }
 
 /// Binds a record, migrates it and checks it, or says why it does not fit; then the record has its key and is of no use
@@ -183,6 +218,13 @@ impl Misfits {
             self.listed.truncate(LISTED - 1);
             self.listed.insert(at, (place, Misfit::new(key.clone(), reason)));
         }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.total += other.total;
+        self.listed.extend(other.listed);
+        self.listed.sort_by_key(|(place, _)| *place);
+        self.listed.truncate(LISTED);
     }
 
     fn check(&mut self, schema: &Schema, from: u32) -> Result<()> {

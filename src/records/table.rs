@@ -153,6 +153,9 @@ pub struct Remains {
     _expiry: Expiry,
 }
 
+/// From so many records on, a table is built by two threads.
+const WORTH_A_THREAD: usize = 10_000;
+
 /// Records that expire, by when.
 pub(super) type Expiry = OrdMap<(i64, Place), Arc<Record>>;
 
@@ -458,24 +461,31 @@ impl Table {
     ) -> (Self, Vec<Key>) {
         let mut table = Self { counter, revision, ..Self::new(schema) };
         let schema = Arc::clone(&table.schema);
-        let mut twice = Vec::new();
-        table.keys = Arc::new(Keys::with_capacity(records.len()));
-        for record in &records {
-            if table.keys.put(record).is_some() {
-                twice.push(record.key().clone());
-            }
-        }
         let expiring = records
             .iter()
             .filter_map(|record| Some(((record.metadata.expires_at?, schema.place_of(record)), Arc::clone(record))));
         table.expiry = expiring.collect();
-        let rules = schema.indexes.iter();
-        table.indexes = rules.map(|rule| Index::build(rule, &schema, records.iter())).collect();
         table.next_place = records.last().map_or(0, |record| record.place.saturating_add(1));
         if table.positions.is_some() {
             table.positions = Some(records.iter().map(|record| (record.place, Arc::clone(record))).collect());
         }
-        table.order = records.into_iter().map(|record| (schema.place_of(&record), record)).collect();
+        let rest = || {
+            let order = records.iter().map(|record| (schema.place_of(record), Arc::clone(record)));
+            let indexes = schema.indexes.iter().map(|rule| Index::build(rule, &schema, records.iter()));
+            (order.collect(), indexes.collect())
+        };
+        let (keyed, (order, indexes)) = if records.len() < WORTH_A_THREAD {
+            (Keys::of(&records), rest())
+        } else {
+            // The two take about as long.
+            std::thread::scope(|scope| {
+                let keys = scope.spawn(|| Keys::of(&records));
+                let rest = rest();
+                (keys.join().unwrap_or_else(|_| Keys::of(&records)), rest)
+            })
+        };
+        let (keys, twice) = keyed;
+        (table.keys, table.order, table.indexes) = (Arc::new(keys), order, indexes);
         (table, twice)
     }
 
