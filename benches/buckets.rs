@@ -10,11 +10,10 @@
     reason = "the numbers of a benchmark are small"
 )]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{HashMap, HashSet};
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorRef};
@@ -28,42 +27,17 @@ use ractor_persistence::store::Store;
 mod support;
 use support::{Bare, BareCall, Goal, Report, all_data, data, definition, in_flight};
 
-/// Counts what is allocated and not freed yet.
-struct Counting;
-
-static LIVE: AtomicI64 = AtomicI64::new(0);
-static COUNTS: AtomicBool = AtomicBool::new(false);
-
-#[allow(unsafe_code, reason = "an allocator is unsafe by its trait; it hands everything on to the system's")]
-// SAFETY: every call is the system allocator's own, with the same arguments.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if COUNTS.load(Ordering::Relaxed) {
-            LIVE.fetch_add(layout.size() as i64, Ordering::Relaxed);
-        }
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        if COUNTS.load(Ordering::Relaxed) {
-            LIVE.fetch_sub(layout.size() as i64, Ordering::Relaxed);
-        }
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(at, layout) }
-    }
+/// The memory that the process holds, in bytes; none where the system does not tell.
+fn resident() -> Option<u64> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(pages.split_whitespace().nth(1)?.parse::<u64>().ok()? * 4_096)
 }
 
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The bytes that are there after `make`, with what it made still alive.
-fn bytes_of<T>(make: impl FnOnce() -> T) -> (i64, T) {
-    LIVE.store(0, Ordering::SeqCst);
-    COUNTS.store(true, Ordering::SeqCst);
+/// By how much the process grows when this is made.
+fn bytes_of<T>(make: impl FnOnce() -> T) -> Option<(u64, T)> {
+    let before = resident()?;
     let made = make();
-    COUNTS.store(false, Ordering::SeqCst);
-    (LIVE.load(Ordering::SeqCst), made)
+    Some((resident()?.saturating_sub(before), made))
 }
 
 fn main() {
@@ -81,12 +55,13 @@ fn main() {
             }
         };
     }
+    // First, while the process holds nothing that was freed.
+    part!(memory);
     part!(calls);
     part!(reads);
     part!(capacity);
     part!(scans);
     part!(transactions);
-    part!(memory);
     part!(growth);
     report.print();
     if smoke {
@@ -411,23 +386,36 @@ fn filled(schema: &Arc<Schema>, size: usize, mut each: impl FnMut(Duration)) -> 
 }
 
 async fn memory(smoke: bool, mut report: Report) -> Report {
-    let size = if smoke { 1_000 } else { 100_000 };
+    let size = if smoke { 1_000 } else { 300_000 };
     let schema = Arc::new(Schema::new(definition("b")).unwrap());
-    let (ours, table) = bytes_of(|| filled(&schema, size, |_| {}));
-    let (theirs, maps) = bytes_of(|| {
-        table
-            .all()
-            .map(|record| (record.key().to_string(), record.to_json()))
+    let indexed = Arc::new(Schema::new(definition("b").index(["logins"]).unique_index(["email"])).unwrap());
+    // The largest first, and all of them kept: what one of them frees is no help to the next.
+    let theirs = bytes_of(|| {
+        let table = filled(&schema, 1, |_| {});
+        let one = table.all().next().unwrap().to_json();
+        (0..size)
+            .map(|number| {
+                let mut json = one.clone();
+                for (name, value) in data(number).iter() {
+                    json[name.as_str()] = value.to_json();
+                }
+                (number.to_string(), json)
+            })
             .collect::<HashMap<String, serde_json::Value>>()
     });
-    println!("  bytes per record: {} against {}", ours / size as i64, theirs / size as i64);
+    let ours = bytes_of(|| filled(&schema, size, |_| {}));
+    let with = bytes_of(|| filled(&indexed, size, |_| {}));
+    let (Some((theirs, maps)), Some((ours, table)), Some((with, _indexed))) = (theirs, ours, with) else {
+        println!("  the system does not tell how much memory a process holds");
+        return report;
+    };
     assert_eq!(maps.len(), table.len());
-    let bytes = |count: i64| Duration::from_micros(count as u64);
-    let pair = [(bytes(ours), bytes(theirs))];
+    let each = |bytes: u64| bytes / size as u64;
+    println!("  bytes per record: {} against {}", each(ours), each(theirs));
+    println!("  bytes per index entry, values included: {}", each(with.saturating_sub(ours)) / 2);
+    let bytes = |count: u64| Duration::from_micros(count);
+    let pair = [(bytes(ours), bytes(theirs.max(1)))];
     report.add("bytes per record (read us as bytes)", "as serde_json::Value maps", &pair, size, Goal::AtMost(0.45));
-    let indexed = Arc::new(Schema::new(definition("b").index(["logins"]).unique_index(["email"])).unwrap());
-    let (with, _table) = bytes_of(|| filled(&indexed, size, |_| {}));
-    println!("  bytes per index entry: {}", (with - ours) / (2 * size as i64));
     report
 }
 
