@@ -120,8 +120,8 @@ impl Draft {
         self.advance(table, now)?;
         let keys = filter.keys(&self.schema);
         match &keys {
-            Some(keys) => keys.iter().for_each(|key| self.reads.key(key)),
-            None => self.reads.predicate(filter),
+            Some(keys) if filter.is_of_keys(&self.schema) => keys.iter().for_each(|key| self.reads.key(key)),
+            _ => self.reads.predicate(filter),
         }
         self.show(table, filter, keys)
     }
@@ -147,7 +147,7 @@ impl Draft {
         });
         let view = self.overlay(table.whole(self.now));
         Ok(match keyed {
-            Some(keyed) => view.with_keyed(keyed),
+            Some(keyed) => view.with_keyed(keyed, filter.is_of_keys(&self.schema)),
             None => view,
         })
     }

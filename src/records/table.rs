@@ -324,7 +324,10 @@ impl Table {
     /// up here.
     pub fn view(&self, filter: &Filter, now: i64) -> View {
         match filter.keys(&self.schema) {
-            Some(keys) => self.whole(now).with_keyed(keys.iter().filter_map(|key| self.get(key, now)).collect()),
+            Some(keys) => {
+                let keyed = keys.iter().filter_map(|key| self.get(key, now)).collect();
+                self.whole(now).with_keyed(keyed, filter.is_of_keys(&self.schema))
+            }
             None => self.whole(now),
         }
     }
