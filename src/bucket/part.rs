@@ -45,7 +45,7 @@ impl TransactionBucket {
         let work = |part: &mut Part| {
             let number = match part.draft.numbers(&write) {
                 (0, _) => None,
-                (count, above) => Some(part.instance.adjust(|table| table.reserve_numbers(count, above))?),
+                (count, above) => Some(part.instance.reserve_numbers(count, above)?),
             };
             let mut draws = Draws { now: part.instance.now(), uuid: &mut uuid::Uuid::new_v4 };
             let draft = &mut part.draft;
