@@ -4,13 +4,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::ActorRef;
-use tokio::time::Instant;
-
 use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Outcome, Result};
 use crate::base::name::BucketName;
+use crate::base::patience::deadline;
 use crate::base::slot::Slot;
 use crate::base::value::{IntoObject, Key, Object, Value, ValueError};
 use crate::bucket::directory::{Address, Directory};
@@ -22,6 +20,7 @@ use crate::persistence::Persister;
 use crate::records::{
     Explain, Filter, Page, Paged, Patch, Prepared, Query, ReadSet, Record, Table, Upserted, View, Write, Written,
 };
+use ractor::ActorRef;
 
 /// How long a call may take unless the handle says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -226,7 +225,7 @@ impl Bucket {
         let key = key.into();
         let instance = match self.address.slot.shared_now() {
             Some(Ok(instance)) => instance,
-            _ => self.address().slot.shared(Instant::now() + self.timeout, |_| true).await?,
+            _ => self.address().slot.shared(deadline(self.timeout), |_| true).await?,
         };
         let (found, revision) = instance.get(&key);
         if let Some(reads) = &self.reads {
@@ -388,7 +387,7 @@ impl Bucket {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn actor(&self) -> Result<ActorRef<BucketMessage>> {
-        self.address().slot.actor(Instant::now() + self.timeout).await
+        self.address().slot.actor(deadline(self.timeout)).await
     }
 
     // ---- how
@@ -456,7 +455,7 @@ impl Bucket {
 
     /// The bucket is restarting, or gone.
     async fn read_later<T>(&self, look: impl Fn(&Table, i64) -> T) -> Result<(T, u64)> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = deadline(self.timeout);
         let address = self.address();
         let mut retired: Option<Arc<Instance>> = None;
         loop {
