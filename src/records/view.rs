@@ -53,7 +53,17 @@ impl View {
         revision: u64,
         now: i64,
     ) -> Self {
-        Self { schema, order, indexes, expiry, revision, now, keyed: None, only_keyed: false, examined: AtomicU64::new(0) }
+        Self {
+            schema,
+            order,
+            indexes,
+            expiry,
+            revision,
+            now,
+            keyed: None,
+            only_keyed: false,
+            examined: AtomicU64::new(0),
+        }
     }
 
     /// Gives the view the records of exactly those keys that [`Filter::keys`] names, as far as they exist; from then on
