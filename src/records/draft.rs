@@ -387,9 +387,12 @@ impl View {
         }
     }
 
-    /// Shows the bucket with a record.
+    /// Shows the bucket with a record. Where the order is that of the keys, an expired one may be in its place.
     fn put(&mut self, record: &Arc<Record>) {
         let place = self.schema.place_of(record);
+        if let Some(expired) = self.order.get(&place).cloned() {
+            self.take(&expired);
+        }
         for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
             index.insert(rule, &self.schema, record);
         }
