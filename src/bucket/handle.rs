@@ -289,7 +289,7 @@ impl Bucket {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn first(&self, count: usize) -> Result<Vec<Arc<Record>>> {
-        Ok(self.whole().await?.first(count))
+        page(self.whole().await?, count, move |view| view.first(count)).await
     }
 
     /// The last records in bucket order, at most so many, in ascending order.
@@ -297,7 +297,7 @@ impl Bucket {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn last(&self, count: usize) -> Result<Vec<Arc<Record>>> {
-        Ok(self.whole().await?.last(count))
+        page(self.whole().await?, count, move |view| view.last(count)).await
     }
 
     /// One page of the records that a query asks for, and where the next one begins.
@@ -502,6 +502,18 @@ pub(crate) async fn run<T: Send + 'static>(
         return query(&view);
     }
     blocking::run("a query", move || query(&view)).await
+}
+
+/// Takes so many records from an end of a snapshot: here, if they are few.
+pub(crate) async fn page(
+    view: View,
+    count: usize,
+    take: impl FnOnce(&View) -> Vec<Arc<Record>> + Send + 'static,
+) -> Result<Vec<Arc<Record>>> {
+    if count < LONG {
+        return Ok(take(&view));
+    }
+    run(view, move |view| Ok(take(view))).await
 }
 
 /// Reads are ready at once as a rule, and a task that does nothing but read has to give way to others all the same. A

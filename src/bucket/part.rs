@@ -6,7 +6,7 @@ use crate::base::error::Result;
 use crate::base::name::BucketName;
 use crate::base::value::{IntoObject, Key, Object, Value};
 use crate::bucket::directory::Address;
-use crate::bucket::handle::{object, run, unexpected};
+use crate::bucket::handle::{object, page, run, unexpected};
 use crate::bucket::transaction::{Part, Transaction};
 use crate::records::{
     Draws, Explain, Filter, Page, Paged, Patch, Query, Record, Table, Upserted, View, Write, Written,
@@ -201,7 +201,7 @@ impl TransactionBucket {
     /// # Errors
     /// None but those of every operation.
     pub async fn first(&self, count: usize) -> Result<Vec<Arc<Record>>> {
-        Ok(self.whole().await?.first(count))
+        page(self.whole().await?, count, move |view| view.first(count)).await
     }
 
     /// The last records in bucket order, in ascending order.
@@ -209,7 +209,7 @@ impl TransactionBucket {
     /// # Errors
     /// None but those of every operation.
     pub async fn last(&self, count: usize) -> Result<Vec<Arc<Record>>> {
-        Ok(self.whole().await?.last(count))
+        page(self.whole().await?, count, move |view| view.last(count)).await
     }
 
     /// One page of the records that a query asks for.
