@@ -1,11 +1,14 @@
-//! Suspicions of a reviewer.
+//! What goes wrong between a bucket's turn and those who do not wait for it, and other suspicions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ractor_persistence::base::clock::ManualClock;
 use ractor_persistence::bucket::{BucketMessage, WriteRequest};
-use ractor_persistence::records::{Generated, Write};
+use ractor_persistence::records::{Direction, Generated, Page, Query, Write};
 use ractor_persistence::store::Store;
 use ractor_persistence::{BucketDefinition, Error, Field, Filter, record};
 
@@ -156,4 +159,63 @@ fn timeouts_outlive_the_runtime_that_first_waited() {
     drop(release);
     assert!(matches!(outcome, Ok(Err(Error::Timeout { .. }))), "{outcome:?} after {:?}", begun.elapsed());
     drop(things);
+}
+
+/// In a transaction, a record that takes the key of an expired one is counted.
+#[tokio::test]
+async fn a_record_over_an_expired_one_counts_in_its_transaction() {
+    let clock = Arc::new(ManualClock::at(1_000));
+    let store = Store::builder("s").clock(clock.clone()).ttl_check_interval(Duration::ZERO).start().await.unwrap();
+    let things = store.define_bucket(things("things").ordered().index(["n"])).await.unwrap();
+    things.insert(record! { "id": "x", "n": 1, "_expires_at": 1_010 }).await.unwrap();
+    things.insert(record! { "id": "y", "n": 1 }).await.unwrap();
+    clock.advance(20);
+    let counts = store
+        .transaction(|tx| async move {
+            let things = tx.bucket("things")?;
+            things.insert(record! { "id": "x", "n": 2 }).await?;
+            let all = things.all().await?.len();
+            Ok::<_, Error>((all, things.count(Filter::all()).await?, things.count(Filter::eq("n", 1)).await?))
+        })
+        .await
+        .unwrap();
+    assert_eq!(counts, (2, 2, 1));
+    assert_eq!(things.count(Filter::all()).await.unwrap(), 2);
+}
+
+/// A cursor is text from anywhere.
+#[tokio::test]
+async fn a_cursor_of_anything_is_refused() {
+    let store = Store::builder("s").start().await.unwrap();
+    let things = store.define_bucket(things("things")).await.unwrap();
+    for n in 0..4 {
+        things.insert(record! { "id": format!("{n}"), "n": n }).await.unwrap();
+    }
+    let query = || Query::all().order_by("n", Direction::Ascending);
+    let first = things.paginate(query(), Page::new(2)).await.unwrap();
+    let good = URL_SAFE_NO_PAD.decode(first.next_cursor.unwrap().as_str()).unwrap();
+    // `[format, fingerprint, [value], place, nil]`: other values in place of the one.
+    let at = good.iter().rposition(|byte| *byte == 0x91).unwrap();
+    for value in [
+        vec![0x91; 1_000],
+        vec![0x91; 100_000],
+        vec![0xdd, 0xff, 0xff, 0xff, 0xff],
+        vec![0xdf, 0xff, 0xff, 0xff, 0xff],
+        vec![0xc6, 0xff, 0xff, 0xff, 0xff],
+        vec![0xdb, 0xff, 0xff, 0xff, 0xff],
+        vec![0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 1],
+        vec![0xcf, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+    ] {
+        let mut bytes = good[..=at].to_vec();
+        bytes.extend(&value);
+        if value.len() >= 1_000 {
+            bytes.push(0xc0);
+        }
+        bytes.extend(&good[at + 2..]);
+        let cursor = URL_SAFE_NO_PAD.encode(bytes);
+        match things.paginate(query(), Page::new(2).after(cursor)).await {
+            Ok(page) => assert!(page.records.len() <= 2),
+            Err(error) => assert!(matches!(error, Error::InvalidArgument { .. }), "{error:?}"),
+        }
+    }
 }
