@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ractor_persistence::adapters::memory::MemoryAdapter;
 use ractor_persistence::base::clock::ManualClock;
-use ractor_persistence::bucket::{BucketMessage, WriteRequest};
-use ractor_persistence::records::{Direction, Generated, Page, Query, Write};
+use ractor_persistence::bucket::{BucketMessage, Retry, WriteRequest};
+use ractor_persistence::persistence::PersistenceOptions;
+use ractor_persistence::records::{Direction, Generated, Page, Patch, Query, Write};
 use ractor_persistence::store::Store;
-use ractor_persistence::{BucketDefinition, Error, Field, Filter, record};
+use ractor_persistence::{Bucket, BucketDefinition, Error, Field, Filter, Value, record};
 
 fn things(name: &str) -> BucketDefinition {
     BucketDefinition::new(name).key("id").field("id", Field::string()).field("n", Field::int())
@@ -217,5 +219,233 @@ async fn a_cursor_of_anything_is_refused() {
             Ok(page) => assert!(page.records.len() <= 2),
             Err(error) => assert!(matches!(error, Error::InvalidArgument { .. }), "{error:?}"),
         }
+    }
+}
+
+/// Transfers between two buckets whose actors are killed: nothing is half, and nothing acknowledged is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn transfers_survive_killed_actors_whole() {
+    for round in 0..10 {
+        let adapter = MemoryAdapter::default();
+        let options = PersistenceOptions::default().with_debounce(Duration::from_millis(1));
+        let start = || Store::builder("s").adapter(adapter.clone()).persistence(options.clone()).start();
+        let store = start().await.unwrap();
+        let a = store.define_bucket(things("a")).await.unwrap();
+        let b = store.define_bucket(things("b")).await.unwrap();
+        for n in 0..8 {
+            a.insert(record! { "id": format!("{n}"), "n": 100 }).await.unwrap();
+            b.insert(record! { "id": format!("{n}"), "n": 100 }).await.unwrap();
+        }
+        let workers: Vec<_> = (0..4_i64)
+            .map(|worker| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let (mut done, mut unknown) = (0, 0);
+                    for turn in 0..150_i64 {
+                        let key = format!("{}", (worker * 7 + turn) % 8);
+                        let outcome = store
+                            .transaction(|tx| {
+                                let key = key.clone();
+                                async move {
+                                    let (a, b) = (tx.bucket("a")?, tx.bucket("b")?);
+                                    a.patch(key.as_str(), Patch::new().increment("n", -1)).await?;
+                                    tokio::task::yield_now().await;
+                                    b.patch(key.as_str(), Patch::new().increment("n", 1)).await?;
+                                    Ok::<_, Error>(())
+                                }
+                            })
+                            .retry(Retry::default().with_attempts(100))
+                            .await;
+                        match outcome {
+                            Ok(()) => done += 1,
+                            Err(_) => unknown += 1,
+                        }
+                    }
+                    (done, unknown)
+                })
+            })
+            .collect();
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(5 + round)).await;
+            a.actor().await.unwrap().kill();
+            b.actor().await.unwrap().kill();
+        }
+        let (mut done, mut unknown) = (0, 0);
+        for worker in workers {
+            let (more, of_unknown) = worker.await.unwrap();
+            done += more;
+            unknown += of_unknown;
+        }
+        let sums = |a: Bucket, b: Bucket| async move {
+            let of = |value: Value| value.as_i64().unwrap();
+            let all = Filter::all();
+            (of(a.sum("n", all.clone()).await.unwrap()), of(b.sum("n", all).await.unwrap()))
+        };
+        let (left, right) = sums(a, b).await;
+        assert_eq!((unknown, left, right), (0, 800 - done, 800 + done));
+        store.stop().await.unwrap();
+        let store = start().await.unwrap();
+        let a = store.define_bucket(things("a")).await.unwrap();
+        let b = store.define_bucket(things("b")).await.unwrap();
+        assert_eq!(sums(a, b).await, (left, right));
+        store.stop().await.unwrap();
+    }
+}
+
+/// A little randomness.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+
+    fn value(&mut self) -> Value {
+        let small = i64::try_from(self.roll(4)).unwrap();
+        match self.roll(8) {
+            0 => Value::Null,
+            1 => Value::Bool(small > 1),
+            2 => Value::from(["", "a", "ab", "b"][usize::try_from(small).unwrap()]),
+            3 => Value::from(2.0),
+            4 => Value::from(vec![1_i64, small]),
+            _ => Value::from(small),
+        }
+    }
+
+    fn filter(&mut self, depth: u64) -> Filter {
+        let path = ["id", "n", "m", "x"][usize::try_from(self.roll(4)).unwrap()];
+        match self.roll(if depth == 0 { 8 } else { 12 }) {
+            0 | 1 if path == "id" => Filter::eq("id", i64::try_from(self.roll(12)).unwrap()),
+            0 => Filter::eq(path, self.value()),
+            1 => Filter::ne(path, self.value()),
+            2 => Filter::is_in(path, (0..self.roll(4)).map(|_| self.value()).collect::<Vec<_>>()),
+            3 => Filter::prefix(path, ["", "a", "ab"][usize::try_from(self.roll(3)).unwrap()]),
+            4 => Filter::gt(path, i64::try_from(self.roll(4)).unwrap()),
+            5 => Filter::le(path, ["", "a", "ab"][usize::try_from(self.roll(3)).unwrap()]),
+            6 => Filter::exists(path),
+            7 => Filter::is_null(path),
+            8 | 9 => self.filter(depth - 1).and(self.filter(depth - 1)),
+            10 => self.filter(depth - 1).or(self.filter(depth - 1)),
+            _ => self.filter(depth - 1).not(),
+        }
+    }
+}
+
+/// Whatever is asked, in and outside of a transaction that has written, the answer is that of a look at every record.
+#[tokio::test]
+async fn every_query_is_answered_like_a_look_at_every_record() {
+    for seed in 0..400 {
+        let mut dice = Dice(seed);
+        let clock = Arc::new(ManualClock::at(1_000));
+        let store = Store::builder("s").clock(clock.clone()).ttl_check_interval(Duration::ZERO).start().await.unwrap();
+        let mut definition = BucketDefinition::new("things")
+            .key("id")
+            .field("id", Field::int())
+            .field("n", Field::any())
+            .field("m", Field::any());
+        for (sides, paths) in [(2, vec!["n"]), (2, vec!["m", "n"]), (3, vec!["n", "m"])] {
+            if dice.roll(sides) == 0 {
+                definition = definition.index(paths);
+            }
+        }
+        if dice.roll(2) == 0 {
+            definition = definition.ordered();
+        }
+        let things = store.define_bucket(definition).await.unwrap();
+        let row = |dice: &mut Dice| {
+            let mut row = record! { "id": i64::try_from(dice.roll(12)).unwrap() };
+            for name in ["n", "m", "x"] {
+                if dice.roll(4) > 0 {
+                    row.insert(name, dice.value());
+                }
+            }
+            if dice.roll(4) == 0 {
+                row.insert("_expires_at", i64::try_from(1_000 + dice.roll(40)).unwrap());
+            }
+            row
+        };
+        for _ in 0..12 {
+            let _ = things.upsert(row(&mut dice)).await;
+        }
+        clock.advance(20);
+        let dice = std::sync::Mutex::new(dice);
+        store
+            .transaction(|tx| {
+                let (things, dice) = (things.clone(), &dice);
+                async move {
+                    let inner = tx.bucket("things")?;
+                    for _ in 0..5 {
+                        let (row, key, way) = {
+                            let mut dice = dice.lock().unwrap();
+                            (row(&mut dice), i64::try_from(dice.roll(12)).unwrap(), dice.roll(3))
+                        };
+                        match way {
+                            0 => drop(inner.delete(key).await?),
+                            _ => drop(inner.upsert(row).await?),
+                        }
+                    }
+                    for _ in 0..20 {
+                        let (filter, order, offset, limit) = {
+                            let mut dice = dice.lock().unwrap();
+                            (dice.filter(3), dice.roll(4), dice.roll(14), dice.roll(14))
+                        };
+                        let (offset, limit) = (usize::try_from(offset).unwrap(), usize::try_from(limit).unwrap());
+                        let mut query = Query::new(filter.clone());
+                        if let Some(path) = [None, Some("n"), Some("m"), Some("id")][usize::try_from(order).unwrap()] {
+                            let way = if limit % 2 == 0 { Direction::Ascending } else { Direction::Descending };
+                            query = query.order_by(path, way);
+                        }
+                        for inside in [false, true] {
+                            let all = if inside { inner.all().await? } else { things.all().await? };
+                            let mut hits: Vec<_> =
+                                all.iter().filter(|record| filter.matches(record)).cloned().collect();
+                            if let Some(path) =
+                                [None, Some("n"), Some("m"), Some("id")][usize::try_from(order).unwrap()]
+                            {
+                                hits.sort_by(|left, right| {
+                                    let value = |record: &ractor_persistence::records::Record| {
+                                        record.get(path).map(|value| Value::clone(&value)).unwrap_or(Value::Null)
+                                    };
+                                    let order = value(left).cmp(&value(right));
+                                    if limit % 2 == 0 { order } else { order.reverse() }
+                                });
+                            }
+                            let found = if inside {
+                                inner.find(query.clone()).await?
+                            } else {
+                                things.find(query.clone()).await?
+                            };
+                            assert_eq!(found, hits, "seed {seed} inside {inside} {query:?}");
+                            let count = if inside {
+                                inner.count(filter.clone()).await?
+                            } else {
+                                things.count(filter.clone()).await?
+                            };
+                            assert_eq!(count, hits.len(), "seed {seed} inside {inside} {filter:?}");
+                            let cut = query.clone().offset(offset).limit(limit);
+                            let found = if inside { inner.find(cut).await? } else { things.find(cut).await? };
+                            let wanted: Vec<_> = hits.iter().skip(offset).take(limit).cloned().collect();
+                            assert_eq!(found, wanted, "seed {seed} inside {inside} {query:?} {offset} {limit}");
+                            let mut paged = Vec::new();
+                            let mut page = Page::new(limit.max(1));
+                            loop {
+                                let next = if inside {
+                                    inner.paginate(query.clone(), page).await?
+                                } else {
+                                    things.paginate(query.clone(), page).await?
+                                };
+                                paged.extend(next.records);
+                                let Some(cursor) = next.next_cursor.filter(|_| next.has_more) else { break };
+                                page = Page::new(limit.max(1)).after(cursor);
+                            }
+                            assert_eq!(paged, hits, "seed {seed} inside {inside} {query:?}");
+                        }
+                    }
+                    Ok::<_, Error>(())
+                }
+            })
+            .await
+            .unwrap();
     }
 }
