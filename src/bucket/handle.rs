@@ -98,7 +98,8 @@ impl Bucket {
     ///
     /// A repeat changes nothing. It answers the records of the same keys as they are by then, or `AlreadyApplied` if one
     /// of them is gone. The write repeats itself once when the bucket's actor dies with it. Another write under the same
-    /// id is refused with `RequestIdReused`.
+    /// id is refused with `RequestIdReused`. What changes nothing, such as the delete of a key that is free, is no commit
+    /// and is not remembered: sent again, it is tried anew.
     #[must_use]
     pub fn with_request_id(&self, id: impl Into<Arc<str>>) -> Self {
         Self { request: Some(id.into()), ..self.clone() }
