@@ -1,5 +1,7 @@
 //! What goes wrong between a bucket's turn and those who do not wait for it, and other suspicions.
 
+#![allow(clippy::unwrap_used)]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -518,4 +520,27 @@ async fn a_bucket_that_is_dropped_among_writes_leaves_nothing() {
     assert_eq!(things.all().await.unwrap().len(), before);
     let other = store.define_bucket(self::things("other")).await.unwrap();
     assert_eq!(other.get("x").await.unwrap().unwrap().get("n"), count.get("n"));
+}
+
+/// A sum that fits is right, whatever its parts come to on the way.
+#[tokio::test]
+async fn a_sum_of_huge_floats_does_not_depend_on_their_order() {
+    let store = Store::builder("s").start().await.unwrap();
+    for (name, numbers, sum) in [
+        ("a", vec![1e308, 1e308, -1e308], 1e308),
+        ("b", vec![1e308, -1e308, 1e308], 1e308),
+        ("c", vec![1e308, 1e308, -1e308, -1e308, 0.5], 0.5),
+        ("d", vec![-1e308, -1e308, -1e308, 1e308, 1e308, 1e308, 1.5e-300], 1.5e-300),
+        ("e", vec![f64::MAX, 1.0, -1.0], f64::MAX),
+        ("f", vec![1e308, 1e308], f64::INFINITY),
+        ("g", vec![-1e308, -1e308], f64::NEG_INFINITY),
+        ("h", vec![1e300, 1.0, -1e300], 1.0),
+        ("i", vec![5e-324, 1e308, -1e308], 5e-324),
+    ] {
+        let definition = BucketDefinition::new(name).key("id").field("id", Field::int()).field("x", Field::float());
+        let bucket = store.define_bucket(definition).await.unwrap();
+        let rows = (0_i64..).zip(numbers).map(|(id, x)| record! { "id": id, "x": x });
+        bucket.insert_many(rows).await.unwrap();
+        assert_eq!(bucket.sum("x", Filter::all()).await.unwrap(), Value::Float(sum), "{name}");
+    }
 }
