@@ -407,7 +407,7 @@ async fn every_query_is_answered_like_a_look_at_every_record() {
                             {
                                 hits.sort_by(|left, right| {
                                     let value = |record: &ractor_persistence::records::Record| {
-                                        record.get(path).map(|value| Value::clone(&value)).unwrap_or(Value::Null)
+                                        record.get(path).cloned().unwrap_or(Value::Null)
                                     };
                                     let order = value(left).cmp(&value(right));
                                     if limit % 2 == 0 { order } else { order.reverse() }
