@@ -2,20 +2,27 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// How often those who wait look whether they have waited long enough.
 const TICK: Duration = Duration::from_millis(100);
 /// Shorter timeouts have timers of their own, and are exact.
 const EXACT: Duration = Duration::from_secs(1);
-/// The ticking ends after so many ticks; whoever still waits starts it again.
+/// The ticking ends after so many ticks, or with the runtime that it is on; whoever still waits starts it again.
 const TICKS: u32 = 20;
+
+/// When a timeout that begins now ends; one that is too long to be told is as good as endless.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    const LONGEST: Duration = Duration::from_secs(30 * 365 * 86_400);
+    Instant::now() + timeout.min(LONGEST)
+}
 
 /// Limits how long futures may take, with one timer for all of them.
 #[derive(Clone, Debug, Default)]
@@ -25,10 +32,20 @@ pub(crate) struct Patience {
 
 #[derive(Debug, Default)]
 struct Shared {
-    ticks: AtomicU64,
     ticking: AtomicBool,
     waiting: Notify,
     ticker: Mutex<Option<AbortHandle>>,
+}
+
+/// That somebody ticks, until it is dropped: at the end, or where the ticking is aborted or its runtime shut down.
+struct Ticking(Arc<Shared>);
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.0.ticking.store(false, Ordering::Release);
+        // Who registered before the line above saw a ticker: woken, he starts another one.
+        self.0.waiting.notify_waiters();
+    }
 }
 
 impl Patience {
@@ -38,8 +55,7 @@ impl Patience {
         if timeout < EXACT {
             return tokio::time::timeout(timeout, future).await.ok();
         }
-        let mut since = None;
-        let ticks = u64::try_from(timeout.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u64::MAX);
+        let mut end = None;
         loop {
             let mut tick = pin!(self.shared.waiting.notified());
             let ready = poll_fn(|context| {
@@ -47,7 +63,7 @@ impl Patience {
                     return Poll::Ready(Some(output));
                 }
                 // Only who has to wait asks for the time, and for ticks.
-                since.get_or_insert_with(|| self.shared.ticks.load(Ordering::Relaxed));
+                end.get_or_insert_with(|| deadline(timeout));
                 if tick.as_mut().poll(context).is_ready() {
                     return Poll::Ready(None);
                 }
@@ -59,9 +75,7 @@ impl Patience {
             if ready.is_some() {
                 return ready;
             }
-            let now = self.shared.ticks.load(Ordering::Relaxed);
-            // The tick under way when the wait began does not count.
-            if since.is_some_and(|since| now.saturating_sub(since) > ticks) {
+            if end.is_some_and(|end| end <= Instant::now()) {
                 return None;
             }
         }
@@ -72,16 +86,12 @@ impl Patience {
         if self.shared.ticking.load(Ordering::Acquire) || self.shared.ticking.swap(true, Ordering::AcqRel) {
             return;
         }
-        let shared = Arc::clone(&self.shared);
+        let ticking = Ticking(Arc::clone(&self.shared));
         let ticker = tokio::spawn(async move {
             for _ in 0..TICKS {
                 tokio::time::sleep(TICK).await;
-                shared.ticks.fetch_add(1, Ordering::Relaxed);
-                shared.waiting.notify_waiters();
+                ticking.0.waiting.notify_waiters();
             }
-            shared.ticking.store(false, Ordering::Release);
-            // Who registered before the line above saw a ticker: woken, he starts another one.
-            shared.waiting.notify_waiters();
         });
         *self.ticker() = Some(ticker.abort_handle());
     }
@@ -90,8 +100,6 @@ impl Patience {
     pub(crate) fn end(&self) {
         if let Some(ticker) = self.ticker().take() {
             ticker.abort();
-            self.shared.ticking.store(false, Ordering::Release);
-            self.shared.waiting.notify_waiters();
         }
     }
 
@@ -102,8 +110,6 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

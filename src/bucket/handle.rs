@@ -4,13 +4,11 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ractor::ActorRef;
-use tokio::time::Instant;
-
 use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Outcome, Result};
 use crate::base::name::BucketName;
+use crate::base::patience::deadline;
 use crate::base::slot::Slot;
 use crate::base::value::{IntoObject, Key, Object, Value, ValueError};
 use crate::bucket::directory::{Address, Directory};
@@ -22,6 +20,7 @@ use crate::persistence::Persister;
 use crate::records::{
     Explain, Filter, Page, Paged, Patch, Prepared, Query, ReadSet, Record, Table, Upserted, View, Write, Written,
 };
+use ractor::ActorRef;
 
 /// How long a call may take unless the handle says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,7 +98,8 @@ impl Bucket {
     ///
     /// A repeat changes nothing. It answers the records of the same keys as they are by then, or `AlreadyApplied` if one
     /// of them is gone. The write repeats itself once when the bucket's actor dies with it. Another write under the same
-    /// id is refused with `RequestIdReused`.
+    /// id is refused with `RequestIdReused`. What changes nothing, such as the delete of a key that is free, is no commit
+    /// and is not remembered: sent again, it is tried anew.
     #[must_use]
     pub fn with_request_id(&self, id: impl Into<Arc<str>>) -> Self {
         Self { request: Some(id.into()), ..self.clone() }
@@ -226,7 +226,7 @@ impl Bucket {
         let key = key.into();
         let instance = match self.address.slot.shared_now() {
             Some(Ok(instance)) => instance,
-            _ => self.address().slot.shared(Instant::now() + self.timeout, |_| true).await?,
+            _ => self.address().slot.shared(deadline(self.timeout), |_| true).await?,
         };
         let (found, revision) = instance.get(&key);
         if let Some(reads) = &self.reads {
@@ -290,7 +290,7 @@ impl Bucket {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn first(&self, count: usize) -> Result<Vec<Arc<Record>>> {
-        Ok(self.whole().await?.first(count))
+        page(self.whole().await?, count, move |view| view.first(count)).await
     }
 
     /// The last records in bucket order, at most so many, in ascending order.
@@ -298,7 +298,7 @@ impl Bucket {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn last(&self, count: usize) -> Result<Vec<Arc<Record>>> {
-        Ok(self.whole().await?.last(count))
+        page(self.whole().await?, count, move |view| view.last(count)).await
     }
 
     /// One page of the records that a query asks for, and where the next one begins.
@@ -388,7 +388,7 @@ impl Bucket {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn actor(&self) -> Result<ActorRef<BucketMessage>> {
-        self.address().slot.actor(Instant::now() + self.timeout).await
+        self.address().slot.actor(deadline(self.timeout)).await
     }
 
     // ---- how
@@ -456,7 +456,7 @@ impl Bucket {
 
     /// The bucket is restarting, or gone.
     async fn read_later<T>(&self, look: impl Fn(&Table, i64) -> T) -> Result<(T, u64)> {
-        let deadline = Instant::now() + self.timeout;
+        let deadline = deadline(self.timeout);
         let address = self.address();
         let mut retired: Option<Arc<Instance>> = None;
         loop {
@@ -503,6 +503,18 @@ pub(crate) async fn run<T: Send + 'static>(
         return query(&view);
     }
     blocking::run("a query", move || query(&view)).await
+}
+
+/// Takes so many records from an end of a snapshot: here, if they are few.
+pub(crate) async fn page(
+    view: View,
+    count: usize,
+    take: impl FnOnce(&View) -> Vec<Arc<Record>> + Send + 'static,
+) -> Result<Vec<Arc<Record>>> {
+    if count < LONG {
+        return Ok(take(&view));
+    }
+    run(view, move |view| Ok(take(view))).await
 }
 
 /// Reads are ready at once as a rule, and a task that does nothing but read has to give way to others all the same. A

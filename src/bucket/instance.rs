@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Outcome, Result};
@@ -46,6 +46,9 @@ pub(crate) struct Instance {
     /// The table's records by key: looked up without the lock on the table.
     keys: Arc<Keys>,
     state: RwLock<State>,
+    /// Where the bucket draws numbers: held from the plan of a write to its commit, so that no transaction is promised the
+    /// same ones in between. Taken before the lock on the state.
+    numbers: Option<Mutex<()>>,
     speaker: Mutex<Speaker>,
 }
 
@@ -104,6 +107,7 @@ impl Instance {
             name,
             around,
             keys: Arc::clone(table.keys()),
+            numbers: table.schema().draws_numbers().then(Mutex::default),
             state: RwLock::new(State { table, retired: false }),
             speaker: Mutex::new(speaker),
         }
@@ -176,6 +180,7 @@ impl Instance {
     pub(crate) fn write(&self, request: WriteRequest) -> Result<Applied> {
         let WriteRequest { write, id } = request;
         let mut draws = Draws { now: self.now(), uuid: &mut uuid::Uuid::new_v4 };
+        let numbers = self.numbers();
         let plan = {
             let state = self.state()?;
             match id {
@@ -189,7 +194,19 @@ impl Instance {
                 }
             }
         };
-        self.commit(plan)
+        let (written, news) = self.writing()?.apply(plan);
+        drop(numbers);
+        Ok(self.announce(written, news))
+    }
+
+    fn numbers(&self) -> Option<MutexGuard<'_, ()>> {
+        self.numbers.as_ref().map(|numbers| numbers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Gives out autoincrement numbers ahead of a commit, see [`Table::reserve_numbers`].
+    pub(crate) fn reserve_numbers(&self, count: usize, above: i64) -> Result<i64> {
+        let _numbers = self.numbers();
+        self.adjust(|table| table.reserve_numbers(count, above))
     }
 
     /// One insert that was checked before, in the bucket's turn.
@@ -209,10 +226,14 @@ impl Instance {
     /// Commits a plan in the bucket's turn.
     pub(crate) fn commit(&self, plan: Plan) -> Result<Applied> {
         let (written, news) = self.writing()?.apply(plan);
-        let Some(news) = news else { return Ok(Applied { written, revision: None }) };
+        Ok(self.announce(written, news))
+    }
+
+    fn announce(&self, written: Written, news: Option<News>) -> Applied {
+        let Some(news) = news else { return Applied { written, revision: None } };
         let revision = news.revision;
         self.tell(news, self.next_commit());
-        Ok(Applied { written, revision: Some(revision) })
+        Applied { written, revision: Some(revision) }
     }
 
     /// Removes records that have expired, at most `limit` of them; answers how many.

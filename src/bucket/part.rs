@@ -6,7 +6,7 @@ use crate::base::error::Result;
 use crate::base::name::BucketName;
 use crate::base::value::{IntoObject, Key, Object, Value};
 use crate::bucket::directory::Address;
-use crate::bucket::handle::{object, run, unexpected};
+use crate::bucket::handle::{object, page, run, unexpected};
 use crate::bucket::transaction::{Part, Transaction};
 use crate::records::{
     Draws, Explain, Filter, Page, Paged, Patch, Query, Record, Table, Upserted, View, Write, Written,
@@ -45,7 +45,7 @@ impl TransactionBucket {
         let work = |part: &mut Part| {
             let number = match part.draft.numbers(&write) {
                 (0, _) => None,
-                (count, above) => Some(part.instance.adjust(|table| table.reserve_numbers(count, above))?),
+                (count, above) => Some(part.instance.reserve_numbers(count, above)?),
             };
             let mut draws = Draws { now: part.instance.now(), uuid: &mut uuid::Uuid::new_v4 };
             let draft = &mut part.draft;
@@ -201,7 +201,7 @@ impl TransactionBucket {
     /// # Errors
     /// None but those of every operation.
     pub async fn first(&self, count: usize) -> Result<Vec<Arc<Record>>> {
-        Ok(self.whole().await?.first(count))
+        page(self.whole().await?, count, move |view| view.first(count)).await
     }
 
     /// The last records in bucket order, in ascending order.
@@ -209,7 +209,7 @@ impl TransactionBucket {
     /// # Errors
     /// None but those of every operation.
     pub async fn last(&self, count: usize) -> Result<Vec<Arc<Record>>> {
-        Ok(self.whole().await?.last(count))
+        page(self.whole().await?, count, move |view| view.last(count)).await
     }
 
     /// One page of the records that a query asks for.

@@ -13,11 +13,10 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Outcome, Result};
 use crate::base::name::BucketName;
+use crate::base::patience::deadline;
 use crate::base::slot::Place;
 use crate::bucket::directory::{Address, Directory};
 use crate::bucket::handle::{DEFAULT_TIMEOUT, awaited, is_turn_of_others};
@@ -235,7 +234,7 @@ impl Transaction {
         if !began {
             let instance = match address.slot.shared_now() {
                 Some(found) => found?,
-                None => address.slot.shared(Instant::now() + self.shared.timeout, |_| true).await?,
+                None => address.slot.shared(deadline(self.shared.timeout), |_| true).await?,
             };
             let now = instance.now();
             let draft = instance.adjust(|table| Draft::begin(table, now));

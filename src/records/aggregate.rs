@@ -87,33 +87,42 @@ struct Total {
     count: u64,
     ints: i128,
     has_floats: bool,
-    /// Ascending by magnitude; their sum is that of the floats, exactly.
+    /// Ascending by magnitude; their sum is that of the floats below [`HUGE`], exactly.
     parts: Vec<f64>,
-    /// The sum where it has left the range of floats.
-    beyond: f64,
+    /// The same of the others, which are scaled down: no sum of either kind leaves the range of floats on its way.
+    huge: Vec<f64>,
+}
+
+/// 2⁹⁶⁰: 2⁶³ floats below it have a finite sum.
+const HUGE: f64 = f64::from_bits((960 + 1_023) << 52);
+/// 2¹²⁸.
+const SCALE: f64 = f64::from_bits((128 + 1_023) << 52);
+
+/// Adds a float to parts that do not overlap.
+fn grow(parts: &mut Vec<f64>, float: f64) {
+    let mut high = float;
+    let mut kept = 0;
+    for at in 0..parts.len() {
+        let other = parts[at];
+        let (large, small) = if high.abs() < other.abs() { (other, high) } else { (high, other) };
+        let sum = large + small;
+        let error = small - (sum - large);
+        if error != 0.0 {
+            parts[kept] = error;
+            kept += 1;
+        }
+        high = sum;
+    }
+    parts.truncate(kept);
+    parts.push(high);
 }
 
 impl Total {
     fn add(&mut self, float: f64) {
-        let mut high = float;
-        let mut kept = 0;
-        for at in 0..self.parts.len() {
-            let other = self.parts[at];
-            let (large, small) = if high.abs() < other.abs() { (other, high) } else { (high, other) };
-            let sum = large + small;
-            let error = small - (sum - large);
-            if error != 0.0 {
-                self.parts[kept] = error;
-                kept += 1;
-            }
-            high = sum;
-        }
-        self.parts.truncate(kept);
-        if high.is_finite() {
-            self.parts.push(high);
+        if float.abs() < HUGE {
+            grow(&mut self.parts, float);
         } else {
-            self.beyond += high;
-            self.parts.clear();
+            grow(&mut self.huge, float / SCALE);
         }
     }
 
@@ -132,12 +141,21 @@ impl Total {
             magnitude >>= 32;
             scale *= 4_294_967_296.0;
         }
-        if all.beyond != 0.0 {
-            return all.beyond;
+        if all.huge.iter().all(|part| *part == 0.0) {
+            return Self::nearest(&all.parts);
         }
+        for part in all.parts.into_iter().filter(|part| *part != 0.0) {
+            // What is too small to be scaled down decides ties all the same.
+            let scaled = part / SCALE;
+            grow(&mut all.huge, if scaled == 0.0 { f64::MIN_POSITIVE.copysign(part) } else { scaled });
+        }
+        Self::nearest(&all.huge) * SCALE
+    }
+
+    fn nearest(parts: &[f64]) -> f64 {
         // Parts do not overlap, so the sum from the largest on is right until the first one that does not fit; the next
         // one decides where that is a tie.
-        let mut parts = all.parts.iter().rev().copied();
+        let mut parts = parts.iter().rev().copied();
         let mut high = parts.next().unwrap_or(0.0);
         let mut low = 0.0;
         for part in parts.by_ref() {

@@ -120,8 +120,8 @@ impl Draft {
         self.advance(table, now)?;
         let keys = filter.keys(&self.schema);
         match &keys {
-            Some(keys) => keys.iter().for_each(|key| self.reads.key(key)),
-            None => self.reads.predicate(filter),
+            Some(keys) if filter.is_of_keys(&self.schema) => keys.iter().for_each(|key| self.reads.key(key)),
+            _ => self.reads.predicate(filter),
         }
         self.show(table, filter, keys)
     }
@@ -147,7 +147,7 @@ impl Draft {
         });
         let view = self.overlay(table.whole(self.now));
         Ok(match keyed {
-            Some(keyed) => view.with_keyed(keyed),
+            Some(keyed) => view.with_keyed(keyed, filter.is_of_keys(&self.schema)),
             None => view,
         })
     }
@@ -387,9 +387,12 @@ impl View {
         }
     }
 
-    /// Shows the bucket with a record.
+    /// Shows the bucket with a record. Where the order is that of the keys, an expired one may be in its place.
     fn put(&mut self, record: &Arc<Record>) {
         let place = self.schema.place_of(record);
+        if let Some(expired) = self.order.get(&place).cloned() {
+            self.take(&expired);
+        }
         for (rule, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
             index.insert(rule, &self.schema, record);
         }

@@ -284,6 +284,18 @@ impl Filter {
         keys.filter(|keys| keys.len() <= MAX_KEYS)
     }
 
+    /// Whether nothing but records of the keys that it names can match.
+    pub(super) fn is_of_keys(&self, schema: &Schema) -> bool {
+        self.has_only_keys(&schema.fields[schema.key].name)
+    }
+
+    fn has_only_keys(&self, field: &str) -> bool {
+        self.conjuncts().iter().any(|conjunct| match &conjunct.node {
+            Node::Or(branches) => branches.iter().all(|branch| branch.has_only_keys(field)),
+            _ => conjunct.own_keys(field).is_some(),
+        })
+    }
+
     fn collect_keys(&self, field: &str, keys: &mut Option<Vec<Key>>) {
         match &self.node {
             Node::Eq(..) | Node::In(..) => {

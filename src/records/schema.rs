@@ -122,6 +122,11 @@ impl Schema {
         self.persistent
     }
 
+    /// Whether inserts may draw autoincrement numbers.
+    pub fn draws_numbers(&self) -> bool {
+        self.autoincrements
+    }
+
     /// Whether the bucket's order is that of its keys, and not that of insertion.
     pub fn ordered(&self) -> bool {
         self.ordered

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashSet;
 use imbl::OrdMap;
 
 use crate::base::error::{Error, Result};
@@ -92,6 +93,21 @@ impl Plan {
     pub fn written(&self) -> &Written {
         &self.written
     }
+}
+
+/// The keys that are deleted and then inserted again. Who looks one up meanwhile must not find it gone.
+fn replaced(steps: &[Step]) -> HashSet<Key> {
+    let inserted = |step: &Step| matches!(step, Step::Insert(_));
+    let deletes = || steps.iter().filter(|step| matches!(step, Step::Delete(..))).filter_map(Step::key);
+    if steps.len() <= 8 {
+        let comes = |key: &&Key| steps.iter().any(|step| inserted(step) && step.key() == Some(key));
+        return deletes().filter(comes).cloned().collect();
+    }
+    if deletes().next().is_none() {
+        return HashSet::new();
+    }
+    let comes: HashSet<&Key> = steps.iter().filter(|step| inserted(step)).filter_map(Step::key).collect();
+    deletes().filter(|key| comes.contains(*key)).cloned().collect()
 }
 
 /// What one commit changed, in the order of its events.
@@ -327,7 +343,10 @@ impl Table {
     /// up here.
     pub fn view(&self, filter: &Filter, now: i64) -> View {
         match filter.keys(&self.schema) {
-            Some(keys) => self.whole(now).with_keyed(keys.iter().filter_map(|key| self.get(key, now)).collect()),
+            Some(keys) => {
+                let keyed = keys.iter().filter_map(|key| self.get(key, now)).collect();
+                self.whole(now).with_keyed(keyed, filter.is_of_keys(&self.schema))
+            }
             None => self.whole(now),
         }
     }
@@ -347,9 +366,11 @@ impl Table {
                 let changes = Changes::Many(Vec::new());
                 return Commit { written, changes, revision: self.revision, at, remains, request: None };
             }
-            Steps::One(step) => Changes::One(self.perform(step, &mut remains)),
+            Steps::One(step) => Changes::One(self.perform(step, &HashSet::new(), &mut remains)),
             Steps::Many(steps) => {
-                Changes::Many(steps.into_iter().map(|step| self.perform(step, &mut remains)).collect())
+                let replaced = replaced(&steps);
+                let changes = steps.into_iter().map(|step| self.perform(step, &replaced, &mut remains));
+                Changes::Many(changes.collect())
             }
         };
         self.revision += 1;
@@ -365,7 +386,7 @@ impl Table {
         Commit { written, changes, revision: self.revision, at, remains, request }
     }
 
-    fn perform(&mut self, step: Step, remains: &mut Option<Remains>) -> Change {
+    fn perform(&mut self, step: Step, replaced: &HashSet<Key>, remains: &mut Option<Remains>) -> Change {
         match step {
             Step::Insert(record) => {
                 self.add(&record);
@@ -376,6 +397,9 @@ impl Table {
                 Change::Updated { old, new }
             }
             Step::Delete(record, cause) => {
+                if !replaced.contains(record.key()) {
+                    self.keys.remove(record.key());
+                }
                 self.take(&record);
                 Change::Deleted { record, cause }
             }
@@ -410,9 +434,9 @@ impl Table {
         self.next_place = self.next_place.max(record.place.saturating_add(1));
     }
 
+    /// Takes a record out of everything but the keys.
     fn take(&mut self, record: &Arc<Record>) {
         let place = self.schema.place_of(record);
-        self.keys.remove(record.key());
         self.order.remove(&place);
         if let Some(positions) = &mut self.positions {
             positions.remove(&record.place);

@@ -37,6 +37,8 @@ pub struct View {
     pub(super) now: i64,
     /// The records of the keys that the filter to be answered names, sorted by key; none where they were not looked up.
     pub(super) keyed: Option<Vec<Arc<Record>>>,
+    /// Whether nothing but these can match.
+    only_keyed: bool,
     /// How many entries the answers so far have examined.
     pub(super) examined: AtomicU64,
 }
@@ -51,21 +53,34 @@ impl View {
         revision: u64,
         now: i64,
     ) -> Self {
-        Self { schema, order, indexes, expiry, revision, now, keyed: None, examined: AtomicU64::new(0) }
+        Self {
+            schema,
+            order,
+            indexes,
+            expiry,
+            revision,
+            now,
+            keyed: None,
+            only_keyed: false,
+            examined: AtomicU64::new(0),
+        }
     }
 
     /// Gives the view the records of exactly those keys that [`Filter::keys`] names, as far as they exist; from then on
-    /// it answers only about that filter. Needed where the bucket is not ordered, and of use only there.
+    /// it answers only about that filter. Needed where the bucket is not ordered, and of use only there. `only` says that
+    /// nothing else can match.
     #[must_use]
-    pub(super) fn with_keyed(mut self, mut records: Vec<Arc<Record>>) -> Self {
+    pub(super) fn with_keyed(mut self, mut records: Vec<Arc<Record>>, only: bool) -> Self {
         records.sort_unstable_by(|left, right| left.key().cmp(right.key()));
         self.keyed = Some(records);
+        self.only_keyed = only;
         self
     }
 
     /// Whether an answer takes little time: it comes from a bucket of fewer records than this, or from few keys.
     pub(crate) fn is_short(&self, records: usize) -> bool {
-        self.order.len() < records || self.keyed.as_ref().is_some_and(|keyed| keyed.len() < records)
+        let keyed = self.keyed.as_ref().filter(|_| self.only_keyed);
+        self.order.len() < records || keyed.is_some_and(|keyed| keyed.len() < records)
     }
 
     /// The revision that is answered from.

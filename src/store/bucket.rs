@@ -306,12 +306,15 @@ impl Inner {
     }
 
     async fn resave(&self, persister: &Persister, cell: &Arc<BucketCell>, entry: &BucketEntry) {
-        // One that is being restarted is waited for.
-        if let Ok(actor) = entry.slot().actor(Instant::now() + DEFAULT_TIMEOUT).await
-            && let Ok(ractor::rpc::CallResult::Success(Ok(snapshot))) = actor.call(BucketMessage::Snapshot, None).await
+        // One that is being restarted is waited for. The cell is told under the table's lock: what is committed next, by a
+        // transaction or by a posted write, is noted over it.
+        let whole = |table: &Table| {
+            cell.replace(table.snapshot());
+            table.revision()
+        };
+        if let Ok(instance) = entry.slot().shared(Instant::now() + DEFAULT_TIMEOUT, |_| true).await
+            && let Ok(revision) = instance.read(whole)
         {
-            let revision = snapshot.revision;
-            cell.replace(snapshot);
             persister.rewritten(cell.subject(), revision);
         }
     }

@@ -111,7 +111,7 @@ impl Bucket {
     /// A view that has the records of the keys that a filter names.
     fn view_for(&self, filter: &Filter) -> View {
         match filter.keys(&self.schema) {
-            Some(keys) => self.view().with_keyed(keys.iter().filter_map(|key| self.get(key).cloned()).collect()),
+            Some(keys) => self.view().with_keyed(keys.iter().filter_map(|key| self.get(key).cloned()).collect(), false),
             None => self.view(),
         }
     }
