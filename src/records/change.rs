@@ -197,9 +197,17 @@ impl ChangeSet {
     pub fn note_request(&mut self, request: Request, window: usize) {
         self.request_window = window;
         self.requests.push(request);
-        if self.requests.len() > window {
-            self.requests.remove(0);
+        // Now and then, so that each is moved once at most.
+        if self.requests.len() > window.saturating_mul(2) {
+            let beyond = self.requests.len() - window;
+            self.requests.drain(..beyond);
         }
+    }
+
+    /// The newest requests, as many as the bucket remembers.
+    fn remembered(&self) -> Vec<Request> {
+        let beyond = self.requests.len().saturating_sub(self.request_window);
+        self.requests.get(beyond..).unwrap_or_default().to_vec()
     }
 
     /// Notes the record's newest state.
@@ -282,7 +290,7 @@ impl ChangeSet {
         let Self { counter, revision, schema_version, cleared, replace, .. } = *self;
         if replace {
             let mut snapshot = BucketSnapshot::new(schema_version, revision, counter, upserts);
-            snapshot.requests.clone_from(&self.requests);
+            snapshot.requests = self.remembered();
             return BucketChange::Full(snapshot);
         }
         BucketChange::Delta(BucketDelta {
@@ -292,7 +300,7 @@ impl ChangeSet {
             counter,
             revision,
             schema_version,
-            requests: self.requests.clone(),
+            requests: self.remembered(),
             request_window: self.request_window,
         })
     }

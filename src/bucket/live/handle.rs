@@ -14,7 +14,8 @@ use crate::bucket::live::task::{Callback, Callbacks, Latest};
 ///
 /// A commit causes one evaluation, however many records or buckets it changes; commits during an evaluation cause one
 /// more. Results that equal the one before are dropped, and who reads slowly gets the newest only; the last one is that
-/// of the final state. Dropping it ends the query, and the store's end does.
+/// of the final state. A query over several buckets may for a moment answer from between two steps of a transaction, and
+/// is evaluated again at once. Dropping it ends the query, and the store's end does.
 ///
 /// Callbacks run in the query's task, one after the other: the next evaluation waits for them. A panic of one is caught,
 /// counted and reported to the store's `on_error`, and it is called again.
