@@ -60,8 +60,8 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`store`] | [`Store`]: starting, defining, opening, stopping; the supervision tree |
-//! | [`records`] | [`BucketDefinition`] and [`Field`], [`Record`], [`Filter`]: what a bucket holds, as pure rules |
-//! | [`bucket`] | [`Bucket`], [`TypedBucket`]: buckets as actors; [`LiveQuery`] |
+//! | [`records`] | [`BucketDefinition`] and [`Field`], [`Record`], [`Filter`], [`Query`], [`Patch`]: what a bucket holds, as pure rules |
+//! | [`bucket`] | [`Bucket`], [`TypedBucket`]: buckets as actors; [`Transaction`]s, [`LiveQuery`] |
 //! | [`sds`] | [`ChannelOptions`], events, messages: what a channel knows, as pure rules |
 //! | [`channel`] | [`Channel`]: channels as actors |
 //! | [`bus`] | who hears what: streams, actors, sinks |
@@ -106,10 +106,12 @@ pub mod testkit;
 pub use base::durability::Durability;
 pub use base::error::{Error, Result};
 pub use base::value::{Key, Value};
-pub use bucket::{Bucket, LiveQuery, QueryContext, TypedBucket};
+pub use bucket::{Bucket, LiveQuery, QueryContext, Retry, Transaction, TypedBucket};
 pub use channel::Channel;
 pub use persistence::{PersistenceOptions, StorageAdapter};
-pub use records::{BucketDefinition, BucketEvent, Field, Filter, Generated, Record};
+pub use records::{
+    BucketDefinition, BucketEvent, Direction, Field, Filter, Format, Generated, Page, Patch, Query, Record, Upserted,
+};
 pub use sds::ChannelOptions;
 pub use store::Store;
 

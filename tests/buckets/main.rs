@@ -19,4 +19,6 @@ mod operations;
 mod order;
 mod requests;
 mod restarts;
+#[cfg(feature = "json-file")]
+mod together;
 mod world;
