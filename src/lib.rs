@@ -41,8 +41,8 @@
 //!
 //! # How a change reaches the disk
 //!
-//! 1. The bucket's actor checks a write, changes its table, notes the change in a cell beside itself and publishes it, in
-//!    one turn without an await.
+//! 1. A write is checked (an insert in the caller's task, as far as that is possible); the bucket's actor changes its
+//!    table, notes the change in a cell beside itself and publishes it, in one turn without an await.
 //! 2. The dirty set, a subscriber of `bucket.*.*` like any other, wakes the persister's actor, which waits for one
 //!    debounce window from the first change on: 100 ms unless [`PersistenceOptions`] say otherwise.
 //! 3. When the window is over, when too much is unsaved, or at once where somebody waits for durability, the changes of

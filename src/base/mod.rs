@@ -4,7 +4,7 @@
 //! names and ids, [`value`] what records hold, [`durability`] when a write counts as safe, [`clock`] the time of day,
 //! [`codec`] the MessagePack envelope, [`frame`] one checksummed record, [`disk`] the seam to the file system,
 //! [`blocking`] the one way onto the blocking pool, `slot` where handles find an actor, `patience`
-//! timeouts for many calls, `utc` dates in names.
+//! timeouts for many calls, `jitter` what spreads attempts, `utc` dates in names.
 
 pub mod blocking;
 pub mod clock;
@@ -13,6 +13,7 @@ pub mod disk;
 pub mod durability;
 pub mod error;
 pub mod frame;
+pub(crate) mod jitter;
 pub mod name;
 pub(crate) mod patience;
 pub(crate) mod slot;

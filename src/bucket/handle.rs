@@ -253,7 +253,7 @@ impl Bucket {
     pub async fn find(&self, query: impl Into<Query>) -> Result<Vec<Arc<Record>>> {
         let query = query.into();
         let view = self.view(query.filter()).await?;
-        self.run(view, move |view| view.find(&query)).await
+        run(view, move |view| view.find(&query)).await
     }
 
     /// The first of the records that a query asks for.
@@ -263,7 +263,7 @@ impl Bucket {
     pub async fn find_one(&self, query: impl Into<Query>) -> Result<Option<Arc<Record>>> {
         let query = query.into();
         let view = self.view(query.filter()).await?;
-        self.run(view, move |view| view.find_one(&query)).await
+        run(view, move |view| view.find_one(&query)).await
     }
 
     /// All records, in bucket order.
@@ -272,7 +272,7 @@ impl Bucket {
     /// As [`get`](Self::get).
     pub async fn all(&self) -> Result<Vec<Arc<Record>>> {
         let view = self.whole().await?;
-        self.run(view, |view| Ok(view.all())).await
+        run(view, |view| Ok(view.all())).await
     }
 
     /// How many records a filter matches.
@@ -282,7 +282,7 @@ impl Bucket {
     pub async fn count(&self, filter: impl Into<Filter>) -> Result<usize> {
         let filter = filter.into();
         let view = self.view(&filter).await?;
-        self.run(view, move |view| view.count(&filter)).await
+        run(view, move |view| view.count(&filter)).await
     }
 
     /// The first records in bucket order, at most so many.
@@ -310,7 +310,7 @@ impl Bucket {
         let query = query.into();
         query.filter().check()?;
         let view = self.read(|table, now| table.view(query.filter(), now), ReadSet::whole).await?;
-        self.run(view, move |view| view.paginate(&query, &page)).await
+        run(view, move |view| view.paginate(&query, &page)).await
     }
 
     /// The sum of the numbers at a path: an exact Int while all are Ints and it fits, else a Float; 0 of none.
@@ -320,7 +320,7 @@ impl Bucket {
     pub async fn sum(&self, path: impl Into<String>, filter: impl Into<Filter>) -> Result<Value> {
         let (path, filter) = (path.into(), filter.into());
         let view = self.view(&filter).await?;
-        self.run(view, move |view| view.sum(&path, &filter)).await
+        run(view, move |view| view.sum(&path, &filter)).await
     }
 
     /// The mean of the numbers at a path; 0 of none.
@@ -330,7 +330,7 @@ impl Bucket {
     pub async fn avg(&self, path: impl Into<String>, filter: impl Into<Filter>) -> Result<f64> {
         let (path, filter) = (path.into(), filter.into());
         let view = self.view(&filter).await?;
-        self.run(view, move |view| view.avg(&path, &filter)).await
+        run(view, move |view| view.avg(&path, &filter)).await
     }
 
     /// The least number at a path.
@@ -340,7 +340,7 @@ impl Bucket {
     pub async fn min(&self, path: impl Into<String>, filter: impl Into<Filter>) -> Result<Option<Value>> {
         let (path, filter) = (path.into(), filter.into());
         let view = self.view(&filter).await?;
-        self.run(view, move |view| view.min(&path, &filter)).await
+        run(view, move |view| view.min(&path, &filter)).await
     }
 
     /// The greatest number at a path.
@@ -350,7 +350,7 @@ impl Bucket {
     pub async fn max(&self, path: impl Into<String>, filter: impl Into<Filter>) -> Result<Option<Value>> {
         let (path, filter) = (path.into(), filter.into());
         let view = self.view(&filter).await?;
-        self.run(view, move |view| view.max(&path, &filter)).await
+        run(view, move |view| view.max(&path, &filter)).await
     }
 
     /// How a query would be answered: which index, how many entries, in which order. Reads none of them.
@@ -482,15 +482,6 @@ impl Bucket {
 
     async fn whole(&self) -> Result<View> {
         self.read(|table, now| table.whole(now), ReadSet::whole).await
-    }
-
-    /// Runs a query on a snapshot: here, if it is short.
-    async fn run<T: Send + 'static>(
-        &self,
-        view: View,
-        query: impl FnOnce(&View) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        run(view, query).await
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Outcome, Result};
+use crate::base::jitter::jitter;
 use crate::base::name::BucketName;
 use crate::base::patience::deadline;
 use crate::base::slot::Place;
@@ -142,15 +143,9 @@ impl<'a, F> TransactionBuilder<'a, F> {
             if failed >= attempts {
                 return Err(error);
             }
-            tokio::time::sleep(Retry::rest(failed, draw())).await;
+            tokio::time::sleep(Retry::rest(failed, jitter())).await;
         }
     }
-}
-
-/// Evenly from 0 to 1; only spreads attempts.
-fn draw() -> f64 {
-    let bytes = uuid::Uuid::new_v4().into_bytes();
-    f64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])) / f64::from(u32::MAX)
 }
 
 impl<'a, F, T, E, Fut> IntoFuture for TransactionBuilder<'a, F>

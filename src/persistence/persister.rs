@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Failure, Result};
+use crate::base::jitter::jitter;
 use crate::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, StoreName, Subject};
 use crate::bus::{Bus, Event, Sink, Topic};
 use crate::persistence::actor::PersisterMessage;
@@ -776,12 +777,6 @@ fn answer(answers: Vec<(Token, Result<()>)>) {
 
 fn timed_out(operation: &'static str, what: &'static str) -> Error {
     Error::unknown(operation, std::io::Error::new(std::io::ErrorKind::TimedOut, what))
-}
-
-/// A number from 0 to 1 that needs no seed: it only spreads retries.
-fn jitter() -> f64 {
-    let bits = u32::from_le_bytes(uuid::Uuid::new_v4().as_bytes()[..4].try_into().unwrap_or_default());
-    f64::from(bits) / f64::from(u32::MAX)
 }
 
 /// Keeps the dirty set up to date: subscribed to `bucket.*.*` like anybody else.

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::base::error::{Error, Failure, Result};
+use crate::base::jitter::jitter;
 use crate::bucket::caught;
 use crate::bus::{DEFAULT_CAPACITY, Delivery, Event, Pattern, SubscriptionGuard};
 use crate::persistence::{Backoff, OnError};
@@ -307,7 +308,7 @@ impl<T: Receiver> Sender<T> {
             if attempt >= self.options.attempts || self.shared.stopping.load(Ordering::SeqCst) {
                 return self.dropped(Some(event), 1, error, attempt);
             }
-            let rest = self.options.backoff.delay(attempt, draw());
+            let rest = self.options.backoff.delay(attempt, jitter());
             // A bridge that is stopped ends the rest, and the event with it.
             if tokio::time::timeout(rest, self.shared.going.acquire()).await.is_ok() {
                 return self.dropped(Some(event), 1, error, attempt);
@@ -321,10 +322,4 @@ impl<T: Receiver> Sender<T> {
         let outcome = caught("a bridge's receiver", call).await?;
         outcome.map_err(|error| Error::Transient { operation: "emit".to_owned(), source: Some(error.into()) })
     }
-}
-
-/// Evenly from 0 to 1; only spreads attempts.
-fn draw() -> f64 {
-    let bytes = uuid::Uuid::new_v4().into_bytes();
-    f64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])) / f64::from(u32::MAX)
 }

@@ -73,6 +73,9 @@ async fn a_store_with_users_and_a_cache_does_what_the_guide_shows() {
         .await
         .unwrap();
     assert_eq!(*live.next().await.unwrap(), 2);
+    let stats = store.stats().await;
+    assert_eq!((stats.buckets, stats.records, stats.queries, stats.subscriptions), (2, 3, 0, 1));
+    assert_eq!(stats.ttl_check_interval, std::time::Duration::from_secs(1));
     assert!(store.stop().await.unwrap().unsaved.is_empty());
 
     let store = Store::builder("user-app").adapter(open().await.unwrap()).start().await.unwrap();

@@ -599,3 +599,43 @@ async fn a_default_that_takes_long_holds_up_neither_reads_nor_transactions() {
     inserting.await.unwrap().unwrap();
     assert!(ended.is_ok() && read.is_ok());
 }
+
+/// Without one order in which transactions queue up for their buckets, two of them would each have some of the buckets and
+/// wait for the others', until both are given up. There are many buckets, so that they take long enough to queue up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn transactions_over_the_same_buckets_never_wait_for_each_other() {
+    const NAMES: [&str; 16] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];
+    const TASKS: usize = 8;
+    const ROUNDS: usize = 100;
+    let store = builder().0.start().await.unwrap();
+    for name in NAMES {
+        store.define_bucket(accounts(name)).await.unwrap();
+    }
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for round in 0..ROUNDS {
+                    let id = format!("{task}-{round}");
+                    let everywhere = |tx: Transaction| {
+                        let id = id.clone();
+                        async move {
+                            for name in NAMES {
+                                tx.bucket(name)?.insert(record! { "id": &*id, "amount": 1 }).await?;
+                            }
+                            Ok::<_, Error>(())
+                        }
+                    };
+                    let outcome = store.transaction(everywhere).await;
+                    assert!(outcome.is_ok(), "{id}: {outcome:?}");
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    for name in NAMES {
+        assert_eq!(store.bucket(name).unwrap().count(Filter::all()).await.unwrap(), TASKS * ROUNDS);
+    }
+}

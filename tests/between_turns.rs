@@ -1,4 +1,7 @@
-//! What goes wrong between a bucket's turn and those who do not wait for it, and other suspicions.
+//! What happens between a bucket's turn and those who do not wait for it: look-ups during a commit, transactions beside
+//! posted writes, buckets that end or die meanwhile. Were it wrong, reads would show states that never were, numbers would
+//! be given out twice, and acknowledged writes would be lost. Queries of all kinds are held against a look at every record
+//! here too, because what a transaction shows is put together from both.
 
 #![allow(clippy::unwrap_used)]
 
