@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
@@ -586,6 +587,25 @@ impl Persister {
     pub(crate) async fn quarantine(&self, subject: &Subject) -> Result<String> {
         let (shared, subject) = (Arc::clone(&self.shared), subject.clone());
         isolated("quarantine", async move { shared.adapter.quarantine(&shared.store, &subject).await }).await
+    }
+
+    /// Saves everything accepted so far, then has the adapter copy what it holds; answers the bytes written.
+    ///
+    /// # Errors
+    /// What the commit or the adapter said.
+    pub(crate) async fn backup(&self, target: PathBuf) -> Result<u64> {
+        self.flush(None).await?;
+        let shared = Arc::clone(&self.shared);
+        isolated("backup", async move { shared.adapter.backup(&target).await }).await
+    }
+
+    /// Has the adapter give back what space it does not need; answers how many bytes that was.
+    ///
+    /// # Errors
+    /// What the adapter said.
+    pub(crate) async fn compact(&self) -> Result<u64> {
+        let shared = Arc::clone(&self.shared);
+        isolated("compact", async move { shared.adapter.compact().await }).await
     }
 
     /// The error that fences the store, if one does.

@@ -1,5 +1,6 @@
 //! The port that back-ends implement.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -26,7 +27,7 @@ use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 /// - A dropped future may leave a commit done or not done, never half done beyond what `atomicity` allows.
 /// - Blocking work belongs on a thread of its own, or on [`base::blocking`](crate::base::blocking).
 ///
-/// A store only ever calls `claim`, the loads, `commit` and `close`; the single methods are what the default body of
+/// A store only ever calls `claim`, the loads, `commit`, `close`, `quarantine`, `backup` and `compact`; the single methods are what the default body of
 /// `commit` and simple adapters are made of. The smallest useful adapter is `examples/custom_adapter.rs`. Prove yours
 /// with the conformance kit (feature `testkit`).
 #[async_trait]
@@ -95,6 +96,26 @@ pub trait StorageAdapter: Send + Sync + 'static {
     /// looked at later, and answers where that is. Only called before starting empty on data that could not be read.
     async fn quarantine(&self, _store: &StoreName, _subject: &Subject) -> Result<String> {
         Err(Error::unsupported("moving unreadable data into quarantine"))
+    }
+
+    /// Copies everything that the back-end holds, of all its stores, to `target`, while it serves on: the state after
+    /// some commit, every commit that was answered before the call included. An adapter opened on the copy finds that
+    /// state. Answers how many bytes it wrote.
+    ///
+    /// # Errors
+    /// `Unsupported` where the back-end has means of its own; `InvalidArgument` if something is at `target` already;
+    /// otherwise the adapter's own: then nothing is left at `target`.
+    async fn backup(&self, _target: &Path) -> Result<u64> {
+        Err(Error::unsupported("copying what is stored"))
+    }
+
+    /// Gives back the space that the back-end does not need any more; commits wait meanwhile. Answers by how many
+    /// bytes it shrank.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is nothing of that kind to do; otherwise the adapter's own: then all data is as before.
+    async fn compact(&self) -> Result<u64> {
+        Err(Error::unsupported("compacting what is stored"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What users hold of a store.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ractor::{Actor, ActorCell};
@@ -263,6 +264,32 @@ impl Store {
             Some(persister) => persister.flush(None).await,
             None => self.inner.admit(),
         }
+    }
+
+    /// Saves everything accepted so far, then copies what the adapter holds, of all its stores, to `target`, while the
+    /// store serves on; answers how many bytes were written. To restore, open an adapter on the copy.
+    ///
+    /// # Errors
+    /// `Unsupported` without an adapter, or where the back-end has means of its own; `InvalidArgument` if something is
+    /// at `target`; what the commit or the adapter answers otherwise. `Stopping`.
+    pub async fn backup(&self, target: impl Into<PathBuf>) -> Result<u64> {
+        self.inner.admit()?;
+        self.persister("a backup")?.backup(target.into()).await
+    }
+
+    /// Has the adapter give back the space that it does not need any more; commits wait meanwhile. Answers by how many
+    /// bytes what is stored shrank.
+    ///
+    /// # Errors
+    /// `Unsupported` without an adapter, or where there is nothing of that kind to do; what the adapter answers
+    /// otherwise. `Stopping`.
+    pub async fn compact(&self) -> Result<u64> {
+        self.inner.admit()?;
+        self.persister("compacting")?.compact().await
+    }
+
+    fn persister(&self, what: &str) -> Result<&Persister> {
+        self.inner.persister.as_ref().ok_or_else(|| Error::unsupported(format!("{what} without an adapter")))
     }
 
     /// How saving is doing; without an adapter there is nothing that could be wrong with it.

@@ -1,6 +1,7 @@
 //! The adapter that fails on demand.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -147,6 +148,14 @@ impl<A: StorageAdapter + ?Sized> StorageAdapter for FaultAdapter<A> {
 
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {
         self.pass(Call::Quarantine(store.clone(), subject.clone()), self.inner.quarantine(store, subject)).await
+    }
+
+    async fn backup(&self, target: &Path) -> Result<u64> {
+        self.pass(Call::Backup(target.to_owned()), self.inner.backup(target)).await
+    }
+
+    async fn compact(&self) -> Result<u64> {
+        self.pass(Call::Compact, self.inner.compact()).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! What goes wrong, when, and what was asked before and after: the part of the faulty adapter that tests hold.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,10 @@ pub enum Call {
     DropChannel(ChannelKey),
     /// `quarantine`.
     Quarantine(StoreName, Subject),
+    /// `backup`.
+    Backup(PathBuf),
+    /// `compact`.
+    Compact,
 }
 
 /// Kinds of calls, to choose some of them by.
@@ -60,6 +65,10 @@ pub enum Operation {
     Close,
     /// `quarantine`.
     Quarantine,
+    /// `backup`.
+    Backup,
+    /// `compact`.
+    Compact,
     /// The single saves, which a store never calls.
     Save,
 }
@@ -78,6 +87,8 @@ impl Call {
             Operation::Claim => matches!(self, Self::Claim(_)),
             Operation::Close => matches!(self, Self::Close(_)),
             Operation::Quarantine => matches!(self, Self::Quarantine(..)),
+            Operation::Backup => matches!(self, Self::Backup(_)),
+            Operation::Compact => matches!(self, Self::Compact),
             Operation::Save => matches!(
                 self,
                 Self::SaveBucket(..) | Self::SaveChannelMeta(..) | Self::UpdateHistory(..) | Self::SetRetrievalHint(..)
@@ -105,7 +116,7 @@ impl Call {
             | Self::SetRetrievalHint(key, ..)
             | Self::DropChannel(key) => channel(key),
             Self::Quarantine(_, quarantined) => quarantined == subject,
-            Self::Claim(_) | Self::Close(_) => false,
+            Self::Claim(_) | Self::Close(_) | Self::Backup(_) | Self::Compact => false,
         }
     }
 }
