@@ -12,15 +12,11 @@
 mod actor;
 mod cell;
 mod dirty;
-#[cfg(test)]
-mod dirty_tests;
 mod event;
 mod health;
 mod none;
 mod options;
 mod persister;
-#[cfg(test)]
-mod persister_tests;
 mod port;
 
 pub use event::{PersistenceEvent, PersistenceOutcome};

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use crate::base::blocking;
 use crate::base::durability::Durability;
-use crate::base::error::{Error, Failure, Result};
+use crate::base::error::{Error, Result};
 use crate::base::name::{ChannelId, Subject};
 use crate::base::slot::{Place, Slot};
 use crate::channel::{Channel, ChannelActor, ChannelCell, ChannelMessage, ChannelStart, Teller};
 use crate::persistence::{Cell, Persister};
 use crate::sds::{ChannelData, ChannelOptions, ChannelState, Effects};
-use crate::store::bucket::{FIRST_PAUSE, Fate, LAST_PAUSE, starts_empty};
-use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
+use crate::store::bucket::Fate;
+use crate::store::children::{Child, Restarts};
 use crate::store::inner::{Inner, lock};
 
 /// What a store knows of a channel. Concurrent openings share it.
@@ -168,11 +168,8 @@ impl Inner {
         let load = |data| ChannelState::load(id.clone(), options.clone(), data, self.clock.now_ms());
         let Some(persister) = persister else { return load(ChannelData::default()) };
         match persister.load_channel(id).await.and_then(load) {
-            Err(error) if starts_empty(persister, &error) => {
-                let subject = Subject::Channel(id.clone());
-                let place = persister.quarantine(&subject).await?;
-                tracing::warn!(store = %self.name, %subject, place, "unreadable data is in quarantine");
-                persister.report(Failure::new(Some(subject), "load", error, 1));
+            Err(error) => {
+                self.set_aside(persister, &Subject::Channel(id.clone()), error).await?;
                 load(ChannelData::default())
             }
             loaded => loaded,
@@ -206,36 +203,7 @@ impl Inner {
         if !live.slot.restarting() {
             return;
         }
-        let subject = live.slot.subject().clone();
-        if !lock(&live.restarts).allow(Instant::now()) {
-            let given_up = Error::GivenUp { subject: subject.clone(), restarts: RESTARTS, within: WITHIN };
-            live.slot.close(given_up.clone());
-            self.report(Failure::new(Some(subject), "restart", given_up, RESTARTS));
-            return;
-        }
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
-            match self.restart_channel(id, live).await {
-                Ok(()) | Err(Error::Stopping) => return,
-                Err(_) if self.is_stopping() => return,
-                Err(error) => {
-                    self.report(Failure::new(Some(subject.clone()), "restart", error.clone(), attempt));
-                    if !error.is_retryable() {
-                        live.slot.close(error);
-                        return;
-                    }
-                }
-            }
-            // The adapter may be back later; callers wait within their timeouts.
-            let rest = async {
-                tokio::time::sleep(pause).await;
-                Ok(())
-            };
-            if self.unless_stopping(rest).await.is_err() {
-                return;
-            }
-            pause = (pause * 2).min(LAST_PAUSE);
-        }
+        self.bring_back(&live.slot, &live.restarts, || self.restart_channel(id, live)).await;
     }
 
     async fn restart_channel(self: &Arc<Self>, id: &ChannelId, live: &Live) -> Result<()> {
