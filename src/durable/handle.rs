@@ -12,7 +12,7 @@ use crate::base::name::DurableName;
 use crate::durable::options::DurableOptions;
 use crate::durable::stored::{decode, encode};
 use crate::durable::turn::Turn;
-use crate::durable::values::{Claim, Noted, Values};
+use crate::durable::values::{Claim, Values};
 use crate::records::guarded;
 
 /// A value that an actor of the user's keeps: it is there again after a kill of the actor and after a restart of the
@@ -106,15 +106,12 @@ impl<S> Shared<S> {
         Arc::clone(&self.now().value)
     }
 
-    /// Lets everybody see a value that was noted as unsaved.
-    pub(super) fn show(&self, value: Arc<S>, noted: Noted) {
-        let old = {
-            let mut now = self.now();
-            now.revision = noted.revision;
-            std::mem::replace(&mut now.value, value)
-        };
-        // Its drop is user code.
-        drop(old);
+    /// Lets everybody see a value that was noted as unsaved; answers the one before, whose drop is user code.
+    #[must_use]
+    pub(super) fn show(&self, value: Arc<S>, revision: u64) -> Arc<S> {
+        let mut now = self.now();
+        now.revision = revision;
+        std::mem::replace(&mut now.value, value)
     }
 }
 
@@ -157,11 +154,11 @@ impl<S> Durable<S> {
     /// # Cancel safety
     /// Polled once, it is deleted in memory.
     pub async fn delete(&self) -> Result<()> {
-        let noted = {
+        let revision = {
             let _turn = self.shared.turn.take()?;
             self.shared.values.remove(&self.shared.claim)?
         };
-        self.shared.values.saved(noted.revision, self.shared.durability).await
+        self.shared.values.saved(revision, self.shared.durability).await
     }
 }
 
@@ -205,14 +202,16 @@ impl<S: Clone + Serialize> Durable<S> {
     /// What `change` answers, and by `From<Error>` those of `update`.
     pub fn try_update<R, E: From<Error>>(&self, change: impl FnOnce(&mut S) -> Result<R, E>) -> Result<R, E> {
         let shared = &*self.shared;
-        let _turn = shared.turn.take()?;
+        let turn = shared.turn.take()?;
         // Before the change is made: its side effects are for those who may.
         shared.values.check(&shared.claim)?;
         let mut value = S::clone(&shared.current());
         let answer = change(&mut value)?;
         let fields = encode(shared.schema_version, &value)?;
-        let noted = shared.values.write(&shared.claim, fields)?;
-        shared.show(Arc::new(value), noted);
+        let revision = shared.values.write(&shared.claim, fields)?;
+        let old = shared.show(Arc::new(value), revision);
+        drop(turn);
+        drop(old);
         Ok(answer)
     }
 }

@@ -56,13 +56,6 @@ pub(super) struct Claim {
     pub(super) activation: u64,
 }
 
-/// A change that is in memory.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Noted {
-    pub(super) revision: u64,
-    bytes: usize,
-}
-
 impl fmt::Debug for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Values").finish_non_exhaustive()
@@ -159,13 +152,10 @@ impl Values {
         state.opened += 1;
         let activation = state.opened;
         state.activations.insert(key(name), activation);
-        let noted = fields.map(|fields| self.put(&mut state, name, fields));
-        let revision = state.revision;
-        drop(state);
-        if let Some(noted) = noted {
-            self.tell(noted);
+        if let Some(fields) = fields {
+            self.put(&mut state, name, fields);
         }
-        Ok(Some((activation, revision)))
+        Ok(Some((activation, state.revision)))
     }
 
     /// Refuses whoever may not change a value (any more).
@@ -176,23 +166,19 @@ impl Values {
         self.state().check(claim)
     }
 
-    /// Puts fields in a value's place, and notes them as unsaved. For who has the value's turn.
+    /// Puts fields in a value's place, and notes them as unsaved; answers the revision that they are saved with. For who
+    /// has the value's turn.
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    pub(super) fn write(&self, claim: &Claim, fields: Object) -> Result<Noted> {
-        let noted = {
-            let mut state = self.state();
-            state.check(claim)?;
-            self.put(&mut state, &claim.name, fields)
-        };
-        self.tell(noted);
-        Ok(noted)
+    pub(super) fn write(&self, claim: &Claim, fields: Object) -> Result<u64> {
+        let mut state = self.state();
+        state.check(claim)?;
+        Ok(self.put(&mut state, &claim.name, fields))
     }
 
-    /// The same for a transaction that has checked before, and has both the value's turn and the coordinator's: the
-    /// persister is told later.
-    pub(super) fn apply(&self, claim: &Claim, fields: Object) -> Noted {
+    /// The same for a transaction that has checked before, and has both the value's turn and the coordinator's.
+    pub(super) fn apply(&self, claim: &Claim, fields: Object) -> u64 {
         self.put(&mut self.state(), &claim.name, fields)
     }
 
@@ -200,20 +186,17 @@ impl Values {
     ///
     /// # Errors
     /// As [`check`](Self::check).
-    pub(super) fn remove(&self, claim: &Claim) -> Result<Noted> {
+    pub(super) fn remove(&self, claim: &Claim) -> Result<u64> {
         let _turn = self.shared.coordinator.turn();
         let mut state = self.state();
         state.check(claim)?;
         state.activations.remove(&key(&claim.name));
         // It has a record: what has an activation was stored when that began.
         let record = state.records.remove(&key(&claim.name)).ok_or_else(|| gone(&claim.name))?;
-        let noted = self.note(&mut state, Change::Deleted { record, cause: Cause::Requested });
-        drop(state);
-        self.tell(noted);
-        Ok(noted)
+        Ok(self.note(&mut state, Change::Deleted { record, cause: Cause::Requested }))
     }
 
-    fn put(&self, state: &mut State, name: &DurableName, fields: Object) -> Noted {
+    fn put(&self, state: &mut State, name: &DurableName, fields: Object) -> u64 {
         let now = self.shared.clock.now_ms();
         let old = state.records.get(&key(name)).cloned();
         let (place, metadata) = match &old {
@@ -237,22 +220,16 @@ impl Values {
         self.note(state, change)
     }
 
-    /// Under the lock on the state, so that the cell hears of changes in their order.
-    fn note(&self, state: &mut State, change: Change) -> Noted {
+    /// Under the lock on the state: the cell hears of changes in their order, and the persister of each before stopping
+    /// has made sure that there are no more, and looks for the last time.
+    fn note(&self, state: &mut State, change: Change) -> u64 {
         state.revision += 1;
         let revision = state.revision;
-        let bytes = match &self.shared.cell {
-            Some(cell) => cell.note(&[change], None, 0, revision, 0),
-            None => 0,
-        };
-        Noted { revision, bytes }
-    }
-
-    /// Tells the persister of a change.
-    pub(super) fn tell(&self, noted: Noted) {
-        if let Some(persister) = self.persister() {
-            persister.changed(&self.shared.subject, noted.revision, noted.bytes);
+        if let (Some(persister), Some(cell)) = (self.persister(), &self.shared.cell) {
+            let bytes = cell.note(&[change], None, 0, revision, 0);
+            persister.changed(&self.shared.subject, revision, bytes);
         }
+        revision
     }
 
     /// Waits until a revision is saved at a level; at once without an adapter.
