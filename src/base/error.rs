@@ -87,10 +87,21 @@ pub enum Error {
     /// What a transaction has read was changed before it could commit; nothing of it was applied.
     #[error("bucket {bucket}: what was read has changed meanwhile")]
     Conflict {
-        /// The bucket that was read.
+        /// The bucket that was read. For what else joined a transaction, a reserved name that says what it is.
         bucket: BucketName,
         /// The record that changed, where it was one.
         key: Option<Key>,
+    },
+
+    /// A later activation has taken the durable value over, as a restarted actor's does: this handle changes it no more.
+    #[error("durable value {name}: activation {activation} was superseded by {current}")]
+    Superseded {
+        /// The value's name.
+        name: String,
+        /// The handle's activation.
+        activation: u64,
+        /// The newest one.
+        current: u64,
     },
 
     // ---- make room

@@ -7,7 +7,7 @@
 //!
 //! `port` has [`StorageAdapter`] and what goes through it, `dirty` the rules as a pure state machine, `cell` what is
 //! unsaved of a bucket, `persister` the machine joined to cells, adapter and waiters, `actor` the actor that drives it,
-//! `options`, `health` and `event` what users set and are told, `none` [`NoPersistence`].
+//! `participant` what joins a transaction and is saved with it, `options`, `health` and `event` what users set and are told, `none` [`NoPersistence`].
 
 mod actor;
 mod cell;
@@ -16,6 +16,7 @@ mod event;
 mod health;
 mod none;
 mod options;
+mod participant;
 mod persister;
 mod port;
 
@@ -23,9 +24,11 @@ pub use event::{PersistenceEvent, PersistenceOutcome};
 pub use health::{Degraded, Health, Reason};
 pub use none::NoPersistence;
 pub use options::{Backoff, LoadFailure, PersistenceOptions};
+pub use participant::{Joining, Participant};
 pub use persister::{OnError, PersistenceStats};
 pub use port::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter, apply_save};
 
 pub(crate) use actor::PersisterActor;
 pub(crate) use cell::{BucketCell, Captured, Cell};
+pub(crate) use participant::{Coordinator, Part, Ready};
 pub(crate) use persister::{DirtySink, Persister, Saved};

@@ -13,7 +13,8 @@ use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, ChannelId, StoreName, Subject};
 use crate::bucket::{Activity, Directory, LiveQueries, NamedQueries};
 use crate::bus::{Bus, SubscriptionGuard};
-use crate::persistence::{OnError, Persister, PersisterActor};
+use crate::durable::Values;
+use crate::persistence::{Coordinator, OnError, Persister, PersisterActor};
 use crate::store::bucket::BucketEntry;
 use crate::store::channel::ChannelEntry;
 use crate::store::children::{Child, Children};
@@ -37,6 +38,11 @@ pub(super) struct Inner {
     /// Numbers the commits of all buckets.
     pub(super) commits: Arc<AtomicU64>,
     pub(super) channels: Mutex<HashMap<ChannelId, Arc<ChannelEntry>>>,
+    /// The durable values of users' own actors, and whether they have been loaded.
+    pub(super) values: Values,
+    pub(super) values_loaded: OnceCell<()>,
+    /// What joins transactions belongs to the same one.
+    pub(super) coordinator: Coordinator,
     pub(super) children: Children,
     pub(super) supervisor: OnceCell<ActorRef<SupervisorMessage>>,
     stopping: AtomicBool,
@@ -76,6 +82,8 @@ impl Inner {
         ttl_check_interval: Duration,
     ) -> Self {
         let (directory, activity) = (Directory::default(), Activity::default());
+        let coordinator = Coordinator::new(persister.clone());
+        let values = Values::new(coordinator.clone(), Arc::clone(&clock));
         let reporter = on_error.clone();
         let on_failure = Arc::new(move |failure: Failure| report(reporter.as_ref(), &failure));
         let live = LiveQueries::new(bus.clone(), directory.clone(), activity.clone(), on_failure);
@@ -90,6 +98,9 @@ impl Inner {
             directory,
             commits: Arc::default(),
             channels: Mutex::new(HashMap::new()),
+            values,
+            values_loaded: OnceCell::new(),
+            coordinator,
             children: Children::default(),
             supervisor: OnceCell::new(),
             stopping: AtomicBool::new(false),
@@ -110,6 +121,8 @@ impl Inner {
 
     fn begin_to_stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.coordinator.close();
+        self.values.close();
         self.going.close();
         self.live.close();
     }
