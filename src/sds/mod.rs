@@ -33,6 +33,7 @@
 //! | `lamport` | what time is it? |
 //! | `bloom`, `hash` | who seems to have seen what? |
 //! | `wire`, `proto` | how does a message travel? |
+//! | `snapshot` | how does a channel move to and from nim-sds? |
 //! | `sequence` | a map that remembers the order of insertion |
 
 mod bloom;
@@ -51,6 +52,7 @@ mod proto;
 mod receive;
 mod repair;
 mod sequence;
+pub mod snapshot;
 mod state;
 mod time;
 mod timer;
