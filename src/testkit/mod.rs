@@ -35,6 +35,7 @@ mod faults;
 mod random;
 mod verdict;
 
+pub use crate::base::disk::power_cut::PowerCutDisk;
 pub use factory::{Factory, Poisoned};
 pub use fault::FaultAdapter;
 pub use faults::{Call, Effect, Fault, Faults, Logged, Operation};
