@@ -36,7 +36,7 @@ mod random;
 mod verdict;
 
 pub use crate::base::disk::power_cut::PowerCutDisk;
-pub use factory::{Factory, Poisoned};
+pub use factory::{BackedUp, Factory, Poisoned};
 pub use fault::FaultAdapter;
 pub use faults::{Call, Effect, Fault, Faults, Logged, Operation};
 pub use verdict::{Broken, Verdict};
