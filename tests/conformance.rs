@@ -14,8 +14,8 @@ use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::Result;
 use ractor_persistence::conformance;
 use ractor_persistence::persistence::{Atomicity, Capabilities, StorageAdapter};
-use ractor_persistence::testkit::FaultAdapter;
 use ractor_persistence::testkit::conformance::PROMISES;
+use ractor_persistence::testkit::{BackedUp, FaultAdapter};
 
 #[allow(dead_code)]
 #[path = "../examples/custom_adapter.rs"]
@@ -52,8 +52,10 @@ conformance!(
 conformance!(
     json_file,
     factory = {
+        use ractor_persistence::adapters::json_file::JsonFileAdapter;
         let directory = tempfile::tempdir().unwrap();
-        move || ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.path().join("place"))
+        let backup = directory.path().join("backup");
+        BackedUp::new(move || JsonFileAdapter::open(directory.path().join("place")), backup, JsonFileAdapter::open)
     },
     capabilities = everything().with_atomicity(Atomicity::PerSubject),
 );
@@ -62,8 +64,10 @@ conformance!(
 conformance!(
     redb,
     factory = {
+        use ractor_persistence::adapters::redb::RedbAdapter;
         let directory = tempfile::tempdir().unwrap();
-        move || ractor_persistence::adapters::redb::RedbAdapter::open(directory.path().join("place.redb"))
+        let backup = directory.path().join("backup.redb");
+        BackedUp::new(move || RedbAdapter::open(directory.path().join("place.redb")), backup, RedbAdapter::open)
     },
     capabilities = everything(),
 );

@@ -1,11 +1,12 @@
 //! Where the adapter under test comes from.
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::persistence::{Save, StorageAdapter};
 
 /// One place where an adapter keeps data, and the way to open it.
@@ -35,6 +36,20 @@ pub trait Factory: Send + Sync {
     /// examined. It must not be about a bucket or channel named `atomic…`.
     fn poison(&self) -> Option<Save> {
         None
+    }
+
+    /// Where the adapter may make a backup of this place: a path that nothing has, another one for each number. Without
+    /// one, backups are not examined.
+    fn backup_target(&self, _number: u32) -> Option<PathBuf> {
+        None
+    }
+
+    /// Opens the adapter on a backup that it has made.
+    ///
+    /// # Errors
+    /// The adapter's own; `Unsupported` where there is no [`backup_target`](Self::backup_target).
+    async fn open_backup(&self, _target: &Path) -> Result<Arc<dyn StorageAdapter>> {
+        Err(Error::unsupported("opening a backup"))
     }
 }
 
@@ -72,5 +87,76 @@ impl<F: Factory> Factory for Poisoned<F> {
 
     fn poison(&self) -> Option<Save> {
         Some(self.poison.clone())
+    }
+
+    fn backup_target(&self, number: u32) -> Option<PathBuf> {
+        self.factory.backup_target(number)
+    }
+
+    async fn open_backup(&self, target: &Path) -> Result<Arc<dyn StorageAdapter>> {
+        self.factory.open_backup(target).await
+    }
+}
+
+/// A factory whose adapter makes backups, and the way to open one.
+///
+/// ```
+/// use ractor_persistence::testkit::{BackedUp, Factory};
+/// # use ractor_persistence::adapters::json_file::JsonFileAdapter;
+/// fn json_file() -> impl Factory {
+///     let directory = tempfile::tempdir().unwrap();
+///     let (place, backup) = (directory.path().join("place"), directory.path().join("backup"));
+///     let open = move || {
+///         let _kept = &directory;
+///         JsonFileAdapter::open(place.clone())
+///     };
+///     BackedUp::new(open, backup, JsonFileAdapter::open)
+/// }
+/// assert!(json_file().backup_target(1).is_some());
+/// ```
+#[derive(Clone, Debug)]
+pub struct BackedUp<F, O> {
+    factory: F,
+    target: PathBuf,
+    open: O,
+}
+
+impl<F, O, Opening, A> BackedUp<F, O>
+where
+    F: Factory,
+    O: Fn(PathBuf) -> Opening + Send + Sync,
+    Opening: Future<Output = Result<A>> + Send,
+    A: StorageAdapter,
+{
+    /// Adds where backups go, `target` with a number behind it, and how they are opened.
+    pub fn new(factory: F, target: impl Into<PathBuf>, open: O) -> Self {
+        Self { factory, target: target.into(), open }
+    }
+}
+
+#[async_trait]
+impl<F, O, Opening, A> Factory for BackedUp<F, O>
+where
+    F: Factory,
+    O: Fn(PathBuf) -> Opening + Send + Sync,
+    Opening: Future<Output = Result<A>> + Send,
+    A: StorageAdapter,
+{
+    async fn open(&self) -> Result<Arc<dyn StorageAdapter>> {
+        self.factory.open().await
+    }
+
+    fn poison(&self) -> Option<Save> {
+        self.factory.poison()
+    }
+
+    fn backup_target(&self, number: u32) -> Option<PathBuf> {
+        let mut target = self.target.clone().into_os_string();
+        target.push(format!("-{number}"));
+        Some(target.into())
+    }
+
+    async fn open_backup(&self, target: &Path) -> Result<Arc<dyn StorageAdapter>> {
+        Ok(Arc::new((self.open)(target.to_path_buf()).await?))
     }
 }

@@ -35,7 +35,8 @@ mod faults;
 mod random;
 mod verdict;
 
-pub use factory::{Factory, Poisoned};
+pub use crate::base::disk::power_cut::PowerCutDisk;
+pub use factory::{BackedUp, Factory, Poisoned};
 pub use fault::FaultAdapter;
 pub use faults::{Call, Effect, Fault, Faults, Logged, Operation};
 pub use verdict::{Broken, Verdict};

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::OwnedRwLockReadGuard;
 
-use crate::adapters::json_file::error::NotOpen;
+use crate::adapters::json_file::backup::{Backup, is_taken};
+use crate::adapters::json_file::error::{BadTarget, NotOpen};
 use crate::adapters::json_file::names::Ids;
 use crate::adapters::json_file::options::JsonFileOptions;
 use crate::adapters::json_file::session::Session;
@@ -178,6 +179,33 @@ impl Inner {
         claimed
     }
 
+    fn backup(&self, target: &Path) -> Result<u64> {
+        let operation = "copying the directory";
+        let (disk, root) = (self.env.disk(), &self.env.root);
+        let refused = |why: BadTarget| Error::invalid_argument(why.to_string());
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let target = absolute(target);
+        if target.file_name().is_none() {
+            return Err(refused(BadTarget::NoName(target)));
+        }
+        if target.starts_with(absolute(root)) {
+            return Err(refused(BadTarget::Inside(target)));
+        }
+        if is_taken(disk, &target) {
+            return Err(refused(BadTarget::Taken(target)));
+        }
+        let mut backup = Backup::begin(disk, &target).map_err(|fault| fault.into_error(operation))?;
+        {
+            // Held for writing, it keeps everybody away who writes, so that what is copied is what whole commits left.
+            let session = self.session.write().unwrap_or_else(PoisonError::into_inner);
+            if session.is_none() {
+                return Err(Error::permanent(operation, NotOpen::Closed));
+            }
+            backup.copy(root).map_err(|fault| fault.into_error(operation))?;
+        }
+        backup.finish().map_err(|fault| fault.into_error(operation))
+    }
+
     fn close(&self, store: &StoreName) -> Result<()> {
         let mut session = self.session.write().unwrap_or_else(PoisonError::into_inner);
         let Some(open) = session.as_mut() else { return Ok(()) };
@@ -267,5 +295,23 @@ impl StorageAdapter for JsonFileAdapter {
         let ids = Ids { store: store.clone(), subject: subject.clone() };
         let operation = "moving into quarantine";
         self.change(operation, store, move |inner| inner.with(operation, |session| session.quarantine(&ids))).await
+    }
+
+    /// The copy is a directory like this one, without its lock. It is made under another name beside `target`
+    /// (`<target>.tmp`, which a process that is killed leaves behind), synced and then renamed. Everything of the
+    /// adapter waits while the files are read, not while the copy is synced.
+    ///
+    /// `InvalidArgument` also for a target inside of this directory.
+    async fn backup(&self, target: &Path) -> Result<u64> {
+        let (inner, target) = (Arc::clone(&self.0), target.to_path_buf());
+        blocking::run("copying the directory", move || inner.backup(&target)).await
+    }
+
+    /// Writes a checkpoint for each bucket and channel whose journal has lines, and removes what is left of drops that
+    /// were interrupted; of all stores in the directory, claimed or not. A bucket or channel that cannot be read is left
+    /// as it is, the rest is done, and its error is the answer.
+    async fn compact(&self) -> Result<u64> {
+        let inner = Arc::clone(&self.0);
+        blocking::run("compacting", move || inner.with("compacting", Session::squeeze)).await
     }
 }

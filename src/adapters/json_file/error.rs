@@ -55,6 +55,17 @@ pub(super) enum NotOpen {
     NotClaimed,
 }
 
+/// Why nothing can be copied to a place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadTarget {
+    #[error("a backup needs a path that ends with a name, not {}", .0.display())]
+    NoName(PathBuf),
+    #[error("something is at {} already", .0.display())]
+    Taken(PathBuf),
+    #[error("{} is inside of the directory that is to be copied", .0.display())]
+    Inside(PathBuf),
+}
+
 impl From<DiskError> for Fault {
     fn from(error: DiskError) -> Self {
         Self::Disk(error)

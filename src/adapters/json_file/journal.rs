@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::adapters::json_file::error::{Fault, Refused, parse};
 use crate::adapters::json_file::names::{Ids, kind};
 use crate::adapters::json_file::seal::{self, VERSION, WITH_REQUESTS};
+use crate::base::name::{BucketName, ChannelId, StoreName, Subject};
 
 const FORMAT: &str = "ractor-persistence/json_file/journal";
 /// Fills the room behind the last line. JSON has none in its compact form: inside of texts it is escaped.
@@ -171,6 +172,11 @@ fn room(seed: u32, from: u64, end: u64) -> Result<Vec<u8>, Refused> {
 }
 
 impl Pen {
+    /// Whether there is no line, and no more room than a new journal has.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.next == 1 && self.end <= (self.at + MAX_MARK).next_multiple_of(PAGE)
+    }
+
     /// What it takes to write a line with these saves.
     pub(super) fn entry<C: Serialize>(&self, saves: &[C]) -> Result<Entry, Refused> {
         let mut members = format!("\"n\":{},\"synced\":{},\"changes\":", self.next, self.synced).into_bytes();
@@ -198,12 +204,7 @@ impl Pen {
 pub(super) fn header(path: &Path, ids: &Ids, text: &[u8]) -> Result<(Header, Pen), Fault> {
     let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let seed = seal::open(seal::LINE, seal::ALONE, line);
-    if let Some((format, found)) = seal::claimed(line)
-        && format == FORMAT
-        && !(VERSION..=WITH_REQUESTS).contains(&found)
-    {
-        return Err(Fault::Version { path: path.to_path_buf(), format, found, known: WITH_REQUESTS });
-    }
+    check_version(path, line)?;
     let corrupt = |reason: &str| Fault::corrupt_line(path, 1, reason);
     let Some(seed) = seed.filter(|_| line.len() < text.len()) else {
         return Err(corrupt("its checksum does not match: it was damaged, cut short or edited"));
@@ -223,6 +224,32 @@ pub(super) fn header(path: &Path, ids: &Ids, text: &[u8]) -> Result<(Header, Pen
     let HeaderText { version, generation, dropped, .. } = read;
     let header = Header { version, generation, follows, dropped };
     Ok((header, Pen { version, seed, next: 1, synced: 0, at, end: at }))
+}
+
+/// Whose journal this says it is; `header` tells whether that is true.
+pub(super) fn claimed_ids(path: &Path, text: &[u8]) -> Result<Ids, Fault> {
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    check_version(path, line)?;
+    let ids = || {
+        let read: HeaderText = parse(line).ok()?;
+        let subject = match (read.bucket, read.channel) {
+            (Some(bucket), None) => Subject::Bucket(BucketName::new(bucket).ok()?),
+            (None, Some(channel)) => Subject::Channel(ChannelId::new(channel).ok()?),
+            _ => return None,
+        };
+        Some(Ids { store: StoreName::new(read.store).ok()?, subject })
+    };
+    ids().ok_or_else(|| Fault::corrupt_line(path, 1, "it does not say whose journal it is"))
+}
+
+/// Refuses a journal of a version that is not known, intact or not.
+fn check_version(path: &Path, line: &[u8]) -> Result<(), Fault> {
+    match seal::claimed(line) {
+        Some((format, found)) if format == FORMAT && !(VERSION..=WITH_REQUESTS).contains(&found) => {
+            Err(Fault::Version { path: path.to_path_buf(), format, found, known: WITH_REQUESTS })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A part of the text by its positions in the file.
@@ -341,7 +368,6 @@ fn has_hole(body: &[u8], at: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::name::{BucketName, StoreName, Subject};
 
     fn ids() -> Ids {
         Ids { store: StoreName::new("shop").unwrap(), subject: Subject::Bucket(BucketName::new("users").unwrap()) }

@@ -13,9 +13,10 @@
 //!
 //! Files: `adapter` the port, `options`, `session` an open directory: lock, claims, open subjects, `subject` what a
 //! subject's two files go through, `plan` a commit by subjects, `state` what changes do to a bucket or channel,
-//! `checkpoint` and `journal` the two files' texts, `seal` checksummed text, `names` file names, `error` private detail.
+//! `checkpoint` and `journal` the two files' texts, `backup` a copy of everything, `seal` checksummed text, `names` file names, `error` private detail.
 
 mod adapter;
+mod backup;
 mod checkpoint;
 mod error;
 mod journal;

@@ -24,6 +24,8 @@ impl Ids {
     }
 }
 
+const EPOCH: &str = "EPOCH";
+
 /// Longer encoded names are cut and hashed, so that every file name stays below 255 bytes, quarantine included.
 const MAX_ENCODED: usize = 180;
 /// Bytes of the encoded name that stay before the hash, for people.
@@ -70,7 +72,7 @@ pub(super) fn store_directory(root: &Path, store: &StoreName) -> PathBuf {
 }
 
 pub(super) fn epoch_file(root: &Path, store: &StoreName) -> PathBuf {
-    store_directory(root, store).join("EPOCH")
+    store_directory(root, store).join(EPOCH)
 }
 
 pub(super) fn checkpoint_file(root: &Path, ids: &Ids) -> PathBuf {
@@ -79,6 +81,19 @@ pub(super) fn checkpoint_file(root: &Path, ids: &Ids) -> PathBuf {
 
 pub(super) fn journal_file(root: &Path, ids: &Ids) -> PathBuf {
     store_directory(root, &ids.store).join(format!("{}.{}.jsonl", kind(&ids.subject), encode(ids.subject.name())))
+}
+
+/// Whether a store's directory keeps data in a file of this name: the epoch, checkpoints and journals, and what is in
+/// quarantine. Temporary files and what others put there are none.
+pub(super) fn is_stored(file: &str) -> bool {
+    let subject = file.starts_with("bucket.") || file.starts_with("channel.");
+    let (name, _) = file.split_once(".quarantine-").unwrap_or((file, ""));
+    file == EPOCH || (subject && (name.ends_with(".json") || name.ends_with(".jsonl")))
+}
+
+/// Whether a store's directory has a journal in a file of this name.
+pub(super) fn is_journal(file: &str) -> bool {
+    is_stored(file) && file.ends_with(".jsonl") && !file.contains(".quarantine-")
 }
 
 #[cfg(test)]

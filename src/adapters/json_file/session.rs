@@ -1,25 +1,29 @@
 //! An open directory: its lock, who may write, and the subjects in use.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::adapters::json_file::error::{Fault, NotOpen, Refused, parse};
+use crate::adapters::json_file::journal;
 use crate::adapters::json_file::names::{self, Ids};
 use crate::adapters::json_file::plan;
 use crate::adapters::json_file::seal::{self, VERSION};
 use crate::adapters::json_file::state::{BucketState, ChannelState};
 use crate::adapters::json_file::subject::{Env, Saved, SubjectFiles, Unsynced};
-use crate::base::disk::{DirectoryLock, DiskError, create_dir_all, read, replace};
+use crate::base::disk::{DirectoryLock, DiskError, FailStopFile, create_dir_all, read, replace};
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{StoreName, Subject};
 use crate::persistence::{Epoch, Save};
 use crate::records::BucketSnapshot;
 use crate::sds::ChannelData;
+
+/// No header of a journal has as many bytes.
+const HEAD: usize = 4_096;
 
 const EPOCH_FORMAT: &str = "ractor-persistence/json_file/epoch";
 
@@ -302,6 +306,59 @@ impl Session {
             Subject::Bucket(_) => files.compact::<BucketState>(),
             Subject::Channel(_) => files.compact::<ChannelState>(),
         }
+    }
+
+    /// Writes the checkpoints of all subjects anew that have a journal, and answers by how many bytes their files shrank.
+    /// All are tried; the first failure is answered.
+    pub(super) fn squeeze(&self) -> Result<u64> {
+        let (mut before, mut after, mut answer) = (0_u64, 0_u64, Ok(()));
+        for journal in self.journals().map_err(|fault| fault.into_error("compacting"))? {
+            match self.squeeze_one(&journal) {
+                Ok(bytes) => (before, after) = (before + bytes.0, after + bytes.1),
+                Err(error) => answer = answer.and(Err(error)),
+            }
+        }
+        // A checkpoint may need more than the lines did that went into it.
+        answer.map(|()| before.saturating_sub(after))
+    }
+
+    fn squeeze_one(&self, path: &Path) -> Result<(u64, u64)> {
+        let head = match FailStopFile::open(self.env.disk(), path).and_then(|file| file.read(0, HEAD)) {
+            Ok(head) => head,
+            // It was dropped meanwhile.
+            Err(error) if error.is_not_found() => return Ok((0, 0)),
+            Err(error) => return Err(error.into_error("compacting")),
+        };
+        let ids = journal::claimed_ids(path, &head).and_then(|ids| {
+            let own = names::journal_file(&self.env.root, &ids) == path;
+            if own { Ok(ids) } else { Err(Fault::corrupt_line(path, 1, "it is another one's journal")) }
+        });
+        let ids = ids.map_err(|fault| fault.into_error("compacting"))?;
+        let shared = self.files(&ids);
+        let mut files = hold_files(&shared);
+        let squeezed = match &ids.subject {
+            Subject::Bucket(_) => files.squeeze::<BucketState>(),
+            Subject::Channel(_) => files.squeeze::<ChannelState>(),
+        };
+        let is_gone = files.is_gone();
+        drop(files);
+        if is_gone {
+            self.forget(&ids, &shared);
+        }
+        squeezed.map_err(|fault| fault.into_error(&operation("compacting", &ids)))
+    }
+
+    fn journals(&self) -> Result<Vec<PathBuf>, Fault> {
+        let (disk, root) = (self.env.disk(), &self.env.root);
+        let mut journals = Vec::new();
+        for store in disk.list(root).map_err(|error| DiskError::new("list", root, error))? {
+            let store = root.join(store);
+            // A file, or a directory of somebody else's.
+            let Ok(files) = disk.list(&store) else { continue };
+            let names = files.into_iter().filter(|file| names::is_journal(&file.to_string_lossy()));
+            journals.extend(names.map(|file| store.join(file)));
+        }
+        Ok(journals)
     }
 
     /// Loads a bucket. `turn` ends as soon as the bucket is held, so that a long load keeps nobody from others.

@@ -346,6 +346,43 @@ impl SubjectFiles {
         }
     }
 
+    /// Writes a checkpoint in place of all lines, and removes what is left of a drop. Answers the bytes of both
+    /// files before and after.
+    pub(super) fn squeeze<S: State>(&mut self) -> Result<(u64, u64), Fault> {
+        let answer = self.try_squeeze::<S>();
+        if answer.is_err() {
+            self.forget();
+        }
+        answer
+    }
+
+    fn try_squeeze<S: State>(&mut self) -> Result<(u64, u64), Fault> {
+        let before = self.length()?;
+        let state = self.load::<S>()?;
+        match (&self.known, state) {
+            (Known::Stored(stored), Some(state)) if stored.closed || !stored.pen.is_fresh() => {
+                self.write_checkpoint(&state)?;
+            }
+            (Known::Nothing { remains: true }, _) => self.remove()?,
+            _ => return Ok((before, before)),
+        }
+        self.patience = 0;
+        Ok((before, self.length()?))
+    }
+
+    /// The bytes of both files.
+    fn length(&self) -> Result<u64, Fault> {
+        let mut length = 0;
+        for path in [&self.checkpoint, &self.journal] {
+            match FailStopFile::open(self.env.disk(), path) {
+                Ok(file) => length += file.len()?,
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(length)
+    }
+
     /// Closes the journal, until it is needed again. Its lines must be synced.
     pub(super) fn close_file(&mut self) {
         if let Known::Stored(stored) = &mut self.known {

@@ -49,6 +49,12 @@ impl MemoryAdapter {
         self.state().quarantined.clone()
     }
 
+    /// A copy of what is kept now, which shares nothing with this one from here on: a place to go back to in tests.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.state().clone())) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that runs under the lock panics but for want of memory, and what is kept is whole between two lines
         // of it; so the state behind a poisoned lock is as good as any.
@@ -133,6 +139,26 @@ mod tests {
     use crate::base::name::{BucketName, ChannelId};
     use crate::persistence::Save;
     use crate::records::{Metadata, Record};
+
+    #[tokio::test]
+    async fn a_fork_has_what_was_there_and_hears_of_nothing_later() {
+        let (store, users) = (StoreName::new("shop").unwrap(), BucketName::new("users").unwrap());
+        let adapter = MemoryAdapter::default();
+        let epoch = adapter.claim(&store).await.unwrap();
+        let commit = |revision| {
+            let change = BucketChange::Full(BucketSnapshot::new(1, revision, 0, vec![]));
+            Commit::new(store.clone(), epoch, Durability::Fsync, vec![Save::Bucket(users.clone(), change.into())])
+        };
+        adapter.commit(&commit(1)).await.unwrap();
+        let fork = adapter.fork();
+        adapter.commit(&commit(2)).await.unwrap();
+        let key = BucketKey::new(store.clone(), users.clone());
+        let revision = |found: Option<BucketSnapshot>| found.map(|bucket| bucket.revision);
+        assert_eq!(revision(fork.load_bucket(&key).await.unwrap()), Some(1));
+        assert_eq!(revision(adapter.load_bucket(&key).await.unwrap()), Some(2));
+        fork.commit(&commit(3)).await.unwrap();
+        assert_eq!(revision(adapter.load_bucket(&key).await.unwrap()), Some(2));
+    }
 
     #[tokio::test]
     async fn what_is_in_quarantine_can_be_read() {

@@ -37,7 +37,7 @@ pub enum QuarantinedData {
     Channel(Box<ChannelData>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     stores: HashMap<StoreName, StoreState>,
     pub(super) quarantined: Vec<Quarantined>,
@@ -91,7 +91,7 @@ impl State {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct StoreState {
     /// 0 until the first claim.
     epoch: u64,
@@ -149,7 +149,7 @@ impl StoreState {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Bucket {
     schema_version: u32,
     revision: u64,
@@ -194,7 +194,7 @@ impl Bucket {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Channel {
     meta: Arc<ChannelMeta>,
     /// In the order in which a history is loaded.

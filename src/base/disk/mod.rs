@@ -12,16 +12,16 @@
 //!
 //! Files: `port` the traits that a double implements, `real` the operating system's file system, `error` what went wrong
 //! and whether it may have happened nonetheless, `fail_stop` a file that is written in place, `replace` whole files,
-//! `directory` making directories, `lock` one owner per directory.
+//! `directory` making directories, `lock` one owner per directory, `power_cut`
+//! (tests) a disk on which the power can be cut.
 
 mod directory;
 mod error;
 mod fail_stop;
 mod lock;
 mod port;
-#[cfg(test)]
-#[cfg_attr(not(feature = "json-file"), allow(dead_code))]
-pub(crate) mod power_cut;
+#[cfg(any(test, feature = "testkit"))]
+pub mod power_cut;
 mod real;
 mod replace;
 

@@ -38,7 +38,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// The operating system's.
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
 
-    /// Gives a file another name, in one step, over a file that has that name already.
+    /// Gives a file another name, in one step, over a file that has that name already; or a directory one that nothing
+    /// has.
     ///
     /// # Errors
     /// The operating system's.
@@ -49,6 +50,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The operating system's.
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Makes the names in a directory durable. Where the system has no such call, it does nothing.
     ///

@@ -1,6 +1,7 @@
 //! The adapter under test, the stores that are open on it, and what each of them should hold.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
@@ -59,6 +60,40 @@ impl<'a> Bench<'a> {
     /// Opens the place a second time, beside what is open.
     pub(super) async fn open_again(&self) -> Result<Arc<dyn StorageAdapter>> {
         self.factory.open().await
+    }
+
+    /// Where the adapter may make a backup, if that is examined.
+    pub(super) fn backup_target(&self, number: u32) -> Option<PathBuf> {
+        self.factory.backup_target(number)
+    }
+
+    /// Opens a backup, claims all stores on it, does something there in the place of the original, and closes it.
+    pub(super) async fn on_backup(&mut self, target: &Path, what: &str, then: Vec<Save>) -> Verdict {
+        let copy = self.factory.open_backup(target).await.doing(format_args!("opening {what}"))?;
+        let epochs: Vec<(StoreName, Epoch)> =
+            self.stores.iter().map(|(store, open)| (store.clone(), open.epoch)).collect();
+        let (original, model) = (std::mem::replace(&mut self.adapter, copy), self.model());
+        let verdict = self.try_backup(&epochs, what, then).await;
+        for (store, epoch) in epochs {
+            if let Err(error) = self.adapter.close(&store).await {
+                return Err(Broken::new(format!("closing {what} failed: {}", with_causes(&error))));
+            }
+            self.stores.entry(store).or_default().epoch = epoch;
+        }
+        self.adapter = original;
+        self.set_model(model);
+        verdict
+    }
+
+    async fn try_backup(&mut self, stores: &[(StoreName, Epoch)], what: &str, then: Vec<Save>) -> Verdict {
+        for (store, before) in stores {
+            let epoch = self.claim(store).await?;
+            let higher = epoch > *before || !self.declared.fencing;
+            ensure!(higher, "{what} gave out epoch {epoch} of store {store:?}, which the original had given out");
+        }
+        self.check(what).await?;
+        self.commit(then).await?;
+        self.check(&format!("a commit on {what}")).await
     }
 
     pub(super) fn poison(&self) -> Option<Save> {

@@ -1,12 +1,13 @@
 //! What a change makes of a stored bucket.
 
+use crate::base::error::Error;
 use crate::base::value::Key;
-use crate::persistence::{Capabilities, Save};
+use crate::persistence::{Capabilities, Commit, Save};
 use crate::records::{BucketDelta, BucketSnapshot};
 use crate::testkit::conformance::bench::{Bench, bucket, delta, full, store};
 use crate::testkit::conformance::data;
-use crate::testkit::verdict::ensure;
-use crate::testkit::{Factory, Verdict};
+use crate::testkit::verdict::{ensure, with_causes};
+use crate::testkit::{Broken, Factory, Verdict};
 
 /// A bucket that nothing was ever stored of loads as none, and is not brought into being by that.
 pub async fn nothing_is_loaded_of_what_was_never_saved(factory: &dyn Factory, declared: Capabilities) -> Verdict {
@@ -104,6 +105,29 @@ pub async fn changes_add_up_over_reopenings(factory: &dyn Factory, declared: Cap
         bench.check(&format!("change and reopening number {round}")).await?;
     }
     Ok(())
+}
+
+/// An adapter that does not declare `incremental` refuses a change with `Unsupported`, whatever it is a change of: taken
+/// for a whole bucket, it would delete everything else.
+pub async fn changes_are_taken_or_refused(factory: &dyn Factory, declared: Capabilities) -> Verdict {
+    let mut bench = Bench::open(factory, declared).await?;
+    let name = bucket("changed")?;
+    bench.commit(vec![full(&name, data::snapshot(1, vec![data::record(1, "old"), data::record(2, "old")]))]).await?;
+    let save = delta(&name, data::upserts(2, vec![data::record(1, "new")]));
+    if declared.incremental {
+        return bench.commit_and_check("a change", vec![save]).await;
+    }
+    let commit = Commit::new(bench.store.clone(), bench.epoch(), declared.durability, vec![save]);
+    match bench.adapter.commit(&commit).await {
+        Err(Error::Unsupported { .. }) => {}
+        Ok(()) => return Err(Broken::new("changes are not declared, but one was taken")),
+        Err(other) => {
+            let message = format!("a change must be Unsupported where it is not declared: {}", with_causes(&other));
+            return Err(Broken::new(message));
+        }
+    }
+    bench.check("a refused change").await?;
+    bench.commit_and_check("a whole bucket after that", vec![full(&name, data::snapshot(3, vec![]))]).await
 }
 
 /// A dropped bucket is gone with all of its records, alone, for good, and can be made anew.

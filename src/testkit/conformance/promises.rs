@@ -102,6 +102,7 @@ macro_rules! __promises {
             a_change_onto_nothing_makes_the_bucket
             a_clear_goes_before_its_upserts
             changes_add_up_over_reopenings
+            changes_are_taken_or_refused
             a_dropped_bucket_is_gone
             saves_are_applied_in_order
             request_ids_come_back_in_order
@@ -141,6 +142,9 @@ macro_rules! __promises {
             closing_one_store_leaves_the_others
             data_survives_a_restart_if_declared
             quarantine_takes_what_it_was_told
+            a_backup_opens_with_what_was_committed
+            a_backup_beside_commits_is_of_one_moment
+            compacting_keeps_everything
         }
     };
     (tests { $factory:expr, $capabilities:expr } $($promise:ident)*) => {

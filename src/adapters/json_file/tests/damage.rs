@@ -44,50 +44,60 @@ fn told_without_contents(error: &Error) -> bool {
     !text.contains("secret")
 }
 
-#[tokio::test]
-async fn truncating_any_file_at_any_byte_recovers_every_acknowledged_commit_or_reports_corruption() {
+/// The same with what the lock leaves on a file system that keeps it in files.
+async fn whole_directory() -> PowerCutDisk {
     let disk = directory().await;
-    let wanted = everything(&disk.survivor()).await.unwrap();
-    for path in disk.files() {
-        let bytes = disk.contents(&path).unwrap();
-        // Of the room in a journal, some lengths of each sector.
-        let used = bytes.iter().position(|byte| *byte == b'\t').unwrap_or(bytes.len());
-        let lengths = (0..bytes.len()).filter(|at| *at <= used + 2 || at % 97 == 0 || *at + 50 > bytes.len());
-        for length in lengths {
-            let cut = disk.survivor();
-            cut.plant(&path, Some(&bytes[..length]));
-            match everything(&cut).await {
-                Ok(found) => assert_eq!(found, wanted, "{path:?}, {length} bytes"),
-                Err(error) => {
-                    assert!(matches!(error, Error::Corrupt { .. }), "{path:?}, {length} bytes: {error:?}");
-                    assert_eq!(cut.contents(&path).unwrap(), &bytes[..length], "left as it is");
+    disk.plant(&Path::new(ROOT).join("LOCK"), Some(b""));
+    disk.plant(&Path::new(ROOT).join("LOCK.holder"), Some(b"{\"pid\":1,\"since_ms\":0}"));
+    disk
+}
+
+/// What the store loads once a file has these bytes: everything that was acknowledged, or the place of the corruption.
+/// What cannot be read is left as it is.
+async fn judge(disk: &PowerCutDisk, path: &Path, bytes: &[u8], wanted: &Everything, what: &str) {
+    let damaged = disk.survivor();
+    damaged.plant(path, Some(bytes));
+    match everything(&damaged).await {
+        Ok(found) => assert_eq!(&found, wanted, "{path:?}, {what}"),
+        Err(error) => {
+            match &error {
+                Error::Corrupt { at, .. } | Error::UnknownFormat { at, .. } => {
+                    assert_eq!(at.container, path.display().to_string(), "{what}");
                 }
+                _ => panic!("{path:?}, {what}: {error:?}"),
             }
+            assert!(told_without_contents(&error), "{path:?}, {what}: {error}");
+            assert_eq!(damaged.contents(path).unwrap(), bytes, "{path:?}, {what}: left as it is");
         }
     }
 }
 
-#[tokio::test]
-async fn a_flipped_bit_in_any_file_changes_nothing_or_is_reported_with_its_place() {
-    let disk = directory().await;
-    let wanted = everything(&disk.survivor()).await.unwrap();
-    let mut dice = Dice(3);
-    for path in disk.files() {
-        let bytes = disk.contents(&path).unwrap();
-        let used = bytes.iter().position(|byte| *byte == b'\t').unwrap_or(bytes.len());
-        for at in (0..bytes.len()).filter(|at| *at <= used + 2 || at % 97 == 0 || *at + 50 > bytes.len()) {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 1 << dice.roll(8);
-            let flipped = disk.survivor();
-            flipped.plant(&path, Some(&damaged));
-            match everything(&flipped).await {
-                Ok(found) => assert_eq!(found, wanted, "{path:?}, byte {at}"),
-                Err(Error::Corrupt { at: place, reason }) => {
-                    assert_eq!(place.container, path.display().to_string(), "byte {at}");
-                    assert!(!reason.contains("secret"));
-                }
-                Err(Error::UnknownFormat { .. }) => {}
-                Err(error) => panic!("{path:?}, byte {at}: {error:?}"),
+mod ps_28_any_file_cut_short_or_damaged_gives_back_all_or_is_reported {
+    use super::*;
+
+    #[tokio::test]
+    async fn truncated_at_any_byte() {
+        let disk = whole_directory().await;
+        let wanted = everything(&disk.survivor()).await.unwrap();
+        for path in disk.files() {
+            let bytes = disk.contents(&path).unwrap();
+            for length in 0..bytes.len() {
+                judge(&disk, &path, &bytes[..length], &wanted, &format!("{length} bytes")).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn with_a_bit_flipped_in_any_byte() {
+        let disk = whole_directory().await;
+        let wanted = everything(&disk.survivor()).await.unwrap();
+        let mut dice = Dice(3);
+        for path in disk.files() {
+            let bytes = disk.contents(&path).unwrap();
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << dice.roll(8);
+                judge(&disk, &path, &damaged, &wanted, &format!("byte {at}")).await;
             }
         }
     }
@@ -225,7 +235,7 @@ async fn a_journal_older_than_its_checkpoint_is_ignored_and_replaced() {
 }
 
 #[tokio::test]
-async fn unknown_versions_are_refused_by_name_and_number() {
+async fn ps_27_unknown_versions_are_refused_by_name_and_number() {
     let disk = directory().await;
     for (file, format, newest) in [
         ("bucket.a.json", "bucket", 2),

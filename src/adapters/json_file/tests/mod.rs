@@ -2,6 +2,8 @@
 
 mod content;
 mod damage;
+mod every_image;
+mod maintenance;
 mod owners;
 mod power_cut;
 mod requests;
