@@ -120,11 +120,29 @@ pub(crate) fn encode_into<E>(
     body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {
     bytes.clear();
+    encode_onto(format, filed, bytes, body)
+}
+
+/// Appends an envelope around what `body` appends; after an error, what was appended is of no use.
+pub(crate) fn encode_onto<E>(
+    format: Format,
+    filed: Filed,
+    bytes: &mut Vec<u8>,
+    body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let start = bytes.len();
     bytes.extend_from_slice(&[format.version, 0, 0, 0, 0]);
     body(bytes)?;
-    let crc = filed.checksum(format.version, &bytes[HEADER..]);
-    bytes[1..HEADER].copy_from_slice(&crc.to_le_bytes());
+    seal(format, filed, &mut bytes[start..]);
     Ok(())
+}
+
+/// Makes an envelope of bytes that have room for its header before their body.
+pub(crate) fn seal(format: Format, filed: Filed, bytes: &mut [u8]) {
+    if let Some((header, body)) = bytes.split_first_chunk_mut::<HEADER>() {
+        let [a, b, c, d] = filed.checksum(format.version, body).to_le_bytes();
+        *header = [format.version, a, b, c, d];
+    }
 }
 
 /// The body of what was stored under `context`, once its envelope is found intact.
