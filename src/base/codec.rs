@@ -68,14 +68,14 @@ fn length_of(context: usize) -> u32 {
 
 /// Contexts that begin alike. What that makes up of a checksum is kept for as long as their length stays the same.
 #[derive(Debug)]
-#[cfg(any(feature = "redb", test))]
+#[cfg(any(feature = "redb", feature = "postgres", test))]
 pub(crate) struct Contexts {
     beginning: Vec<u8>,
     /// Length of the last end, and what its length and the beginning make up.
     last: Option<(usize, u32)>,
 }
 
-#[cfg(any(feature = "redb", test))]
+#[cfg(any(feature = "redb", feature = "postgres", test))]
 impl Contexts {
     pub(crate) fn new(beginning: Vec<u8>) -> Self {
         Self { beginning, last: None }
