@@ -4,10 +4,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use crate::base::error::{Failure, Result};
+use crate::base::error::Result;
 use crate::base::name::DurableName;
 use crate::durable::{Durable, DurableOptions};
-use crate::store::bucket::starts_empty;
 use crate::store::handle::Store;
 use crate::store::inner::Inner;
 
@@ -65,13 +64,11 @@ impl Inner {
         let Some(persister) = &self.persister else { return self.values.loaded(None).map(drop) };
         let (bucket, subject) = (self.values.bucket(), self.values.subject());
         let stored = match persister.load_bucket(bucket).await {
-            Err(error) if starts_empty(persister, &error) => {
-                let place = persister.quarantine(subject).await?;
-                tracing::warn!(store = %self.name, %subject, place, "unreadable data is in quarantine");
-                persister.report(Failure::new(Some(subject.clone()), "load", error, 1));
+            Ok(stored) => stored,
+            Err(error) => {
+                self.set_aside(persister, subject, error).await?;
                 None
             }
-            loaded => loaded?,
         };
         let count = self.values.loaded(stored)?;
         persister.recovered(subject, count, begun.elapsed());
