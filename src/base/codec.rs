@@ -192,7 +192,12 @@ pub fn decode<T: DeserializeOwned>(format: Format, context: &[u8], bytes: &[u8])
 /// `Body` with what the type says.
 pub(crate) fn deserialize<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
-    T::deserialize(&mut deserializer).map_err(|error| CodecError::Body(error.to_string()))
+    T::deserialize(&mut deserializer).map_err(|error| {
+        use rmp_serde::decode::Error as Found;
+        // These have the words of a type, which repeat what it has found.
+        let words = matches!(error, Found::Syntax(_) | Found::Uncategorized(_));
+        CodecError::Body(if words { "the contents are not of the type expected".to_owned() } else { error.to_string() })
+    })
 }
 
 /// How ids, which may be any bytes, are written: bytes in binary formats, text or `{"base64": …}` in readable ones.

@@ -34,6 +34,10 @@ impl BucketEntry {
         &self.address.slot
     }
 
+    pub(super) fn is_saved(&self) -> bool {
+        self.cell().is_some()
+    }
+
     /// None where the bucket is not saved.
     fn cell(&self) -> Option<&Arc<BucketCell>> {
         self.around.cell.as_ref()
@@ -103,7 +107,7 @@ impl Inner {
         let subject = entry.slot().subject().clone();
         let mut table = Table::new(Arc::clone(&entry.schema));
         if let (Some(persister), Some(cell)) = (&self.persister, entry.cell()) {
-            let stored = entry.slot().while_open(self.load_or_start_empty(persister, entry)).await?;
+            let (stored, quarantine) = entry.slot().while_open(self.load_or_start_empty(persister, entry)).await?;
             let stored_revision = stored.as_ref().map_or(0, |snapshot| snapshot.revision);
             let mut altered = false;
             if let Some(snapshot) = stored {
@@ -121,19 +125,21 @@ impl Inner {
                 persister.forget(&subject);
                 return Err(error);
             }
-            persister.recovered(&subject, count, took);
+            persister.recovered(&subject, count, took, quarantine);
             return Ok(());
         }
         self.spawn_bucket(entry, table).await
     }
 
-    async fn load_or_start_empty(&self, persister: &Persister, entry: &BucketEntry) -> Result<Option<BucketSnapshot>> {
+    /// What is stored; or nothing, and where it is now, if it cannot be read and an empty start was chosen for that.
+    async fn load_or_start_empty(
+        &self,
+        persister: &Persister,
+        entry: &BucketEntry,
+    ) -> Result<(Option<BucketSnapshot>, Option<String>)> {
         match persister.load_bucket(entry.name()).await {
-            Err(error) => {
-                self.set_aside(persister, entry.slot().subject(), error).await?;
-                Ok(None)
-            }
-            loaded => loaded,
+            Ok(stored) => Ok((stored, None)),
+            Err(error) => Ok((None, Some(self.set_aside(persister, entry.slot().subject(), error).await?))),
         }
     }
 

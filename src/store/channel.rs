@@ -129,7 +129,7 @@ impl Inner {
         let begun = Instant::now();
         let subject = Subject::Channel(id.clone());
         let loading = self.load_state(&id, &options, persister.as_ref());
-        let (state, effects) = self.unless_stopping(loading).await?;
+        let (state, effects, quarantine) = self.unless_stopping(loading).await?;
         let count = state.history().len();
         let cell = Arc::new(ChannelCell::new(id.clone(), state));
         let (teller, task) = Teller::new(id.clone(), self.bus.clone(), persister.as_ref(), options.durability);
@@ -153,27 +153,31 @@ impl Inner {
         // Before any later call: nobody has a handle yet.
         live.start.settle(effects)?;
         if let Some(persister) = &live.start.persister {
-            persister.recovered(&subject, count, begun.elapsed());
+            persister.recovered(&subject, count, begun.elapsed(), quarantine);
         }
         Ok(live)
     }
 
-    /// What is stored, made a state; an empty one where it cannot be read and that was chosen.
+    /// What is stored, made a state; an empty one, and where it is now, if it cannot be read and that was chosen.
     async fn load_state(
         &self,
         id: &ChannelId,
         options: &ChannelOptions,
         persister: Option<&Persister>,
-    ) -> Result<(ChannelState, Effects)> {
+    ) -> Result<(ChannelState, Effects, Option<String>)> {
         let load = |data| ChannelState::load(id.clone(), options.clone(), data, self.clock.now_ms());
-        let Some(persister) = persister else { return load(ChannelData::default()) };
-        match persister.load_channel(id).await.and_then(load) {
-            Err(error) => {
-                self.set_aside(persister, &Subject::Channel(id.clone()), error).await?;
-                load(ChannelData::default())
+        let stored = match persister {
+            Some(persister) => persister.load_channel(id).await,
+            None => Ok(ChannelData::default()),
+        };
+        let ((state, effects), quarantine) = match (stored.and_then(load), persister) {
+            (Err(error), Some(persister)) => {
+                let place = self.set_aside(persister, &Subject::Channel(id.clone()), error).await?;
+                (load(ChannelData::default())?, Some(place))
             }
-            loaded => loaded,
-        }
+            (loaded, _) => (loaded?, None),
+        };
+        Ok((state, effects, quarantine))
     }
 
     async fn spawn_channel(self: &Arc<Self>, live: &Live) -> Result<()> {
@@ -296,6 +300,10 @@ impl Inner {
 }
 
 impl Live {
+    pub(super) fn is_saved(&self) -> bool {
+        self.start.persister.is_some()
+    }
+
     /// Whether it was closed or dropped.
     fn is_ended(&self) -> bool {
         matches!(self.slot.place(), Place::Gone(Error::UnknownChannel { .. }))

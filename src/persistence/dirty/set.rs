@@ -56,6 +56,8 @@ pub(crate) struct Verdict<W> {
     pub(crate) recovered: Vec<Subject>,
     /// A subject of which nothing is stored any more, nor is to be.
     pub(crate) dropped: Option<Subject>,
+    /// How old the oldest change was that is saved now.
+    pub(crate) lag: Option<Duration>,
 }
 
 impl<W> Default for Verdict<W> {
@@ -68,6 +70,7 @@ impl<W> Default for Verdict<W> {
             failures: Vec::new(),
             recovered: Vec::new(),
             dropped: None,
+            lag: None,
         }
     }
 }
@@ -190,6 +193,7 @@ impl<W> DirtySet<W> {
         }
         let now = now();
         let since = *entry.dirty_since.get_or_insert(now);
+        entry.unsaved_since.get_or_insert(since);
         // What is in flight ends with a look at everything; a failing adapter or subject has its own time.
         if self.flight.is_some() || self.backoff.is_some() || entry.isolated.is_some() || self.fenced.is_some() {
             return false;

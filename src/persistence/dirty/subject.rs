@@ -9,6 +9,8 @@ use crate::persistence::dirty::retry::Retry;
 pub(super) struct Entry {
     /// When the first change came that is not captured yet.
     pub(super) dirty_since: Option<Duration>,
+    /// When the oldest change came that is not saved, captured or not.
+    pub(super) unsaved_since: Option<Duration>,
     /// Estimated bytes of changes that are not captured yet.
     pub(super) waiting_bytes: usize,
     /// Estimated bytes of changes that are captured or handed over.

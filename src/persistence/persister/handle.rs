@@ -18,6 +18,8 @@ use crate::bus::{Bus, Event, Sink};
 use crate::persistence::actor::PersisterMessage;
 use crate::persistence::cell::{Cell, Granularity};
 use crate::persistence::dirty::{DirtySet, Policy};
+use crate::persistence::event::Repair;
+use crate::persistence::meter;
 use crate::persistence::options::{LoadFailure, PersistenceOptions};
 use crate::persistence::port::{Capabilities, Epoch, StorageAdapter};
 
@@ -62,6 +64,8 @@ pub(super) struct Shared {
     /// Saving has ended for good.
     pub(super) ended: AtomicBool,
     pub(super) loads: Semaphore,
+    /// What was repaired while a subject was loaded, until that is told.
+    pub(super) repairs: Mutex<HashMap<Subject, Vec<Repair>>>,
     pub(super) counts: Counts,
 }
 
@@ -105,7 +109,7 @@ impl Persister {
     /// Takes the store over on the adapter.
     ///
     /// # Errors
-    /// `InvalidOptions`, and what the adapter's claim answers.
+    /// `InvalidOptions`, what the adapter's claim answers, and `Transient` where that takes longer than `load_timeout`.
     pub(crate) async fn claim(
         store: StoreName,
         adapter: Arc<dyn StorageAdapter>,
@@ -116,7 +120,9 @@ impl Persister {
         options.validate()?;
         let capabilities = adapter.capabilities();
         let (claiming, claimed) = (Arc::clone(&adapter), store.clone());
-        let epoch = isolated("claim", async move { claiming.claim(&claimed).await }).await?;
+        let claim = isolated("claim", async move { claiming.claim(&claimed).await });
+        let epoch = timely(format!("claiming store {store}"), options.load_timeout, claim).await?;
+        meter::describe();
         // A level that the adapter does not have is lowered for what nobody awaits.
         let policy = Policy {
             debounce: options.debounce,
@@ -144,6 +150,7 @@ impl Persister {
             landed: Notify::new(),
             ended: AtomicBool::new(false),
             loads: Semaphore::new(options.load_concurrency),
+            repairs: Mutex::default(),
             counts: Counts::default(),
             options,
         };
@@ -212,6 +219,7 @@ impl Persister {
         let gone = Error::Stopping;
         let answers = lock(&self.shared.dirty).forget(subject, &gone);
         lock(&self.shared.cells).remove(subject);
+        lock(&self.shared.repairs).remove(subject);
         answer(answers);
     }
 
@@ -249,6 +257,14 @@ pub(super) fn answer(answers: Vec<(Token, Result<()>)>) {
         // Whoever waited may have stopped waiting.
         let _gone = token.send(outcome);
     }
+}
+
+/// Work for which there is only so much time.
+pub(super) async fn timely<T>(operation: String, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
+        Err(Error::transient(operation, slow))
+    })
 }
 
 pub(super) fn timed_out(operation: &'static str, what: &'static str) -> Error {

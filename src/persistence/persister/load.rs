@@ -4,11 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
+
 use crate::base::error::{Error, Result};
 use crate::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, Subject};
-use crate::persistence::persister::handle::{Persister, isolated};
+use crate::persistence::event::Repair;
+use crate::persistence::meter;
+use crate::persistence::persister::handle::{Persister, isolated, lock, timely};
 use crate::records::BucketSnapshot;
-use crate::sds::ChannelData;
+use crate::sds::{ChannelData, SdsMessage};
 
 impl Persister {
     /// Loads a bucket, when its turn has come.
@@ -18,7 +24,15 @@ impl Persister {
     pub(crate) async fn load_bucket(&self, name: &BucketName) -> Result<Option<BucketSnapshot>> {
         let key = BucketKey::new(self.shared.store.clone(), name.clone());
         let adapter = Arc::clone(&self.shared.adapter);
-        self.load(&Subject::Bucket(name.clone()), async move { adapter.load_bucket(&key).await }).await
+        let subject = Subject::Bucket(name.clone());
+        let span = tracing::debug_span!(
+            "bucket.load", store = %self.shared.store, %subject, records = Empty, bytes = Empty
+        );
+        let size = |loaded: &Option<BucketSnapshot>| {
+            let records = loaded.as_ref().map_or(&[][..], |snapshot| &snapshot.records);
+            ("records", records.len(), records.iter().map(|record| record.estimated_bytes()).sum())
+        };
+        self.load(&subject, span, size, async move { adapter.load_bucket(&key).await }).await
     }
 
     /// Loads a channel, when its turn has come.
@@ -28,22 +42,55 @@ impl Persister {
     pub(crate) async fn load_channel(&self, id: &ChannelId) -> Result<ChannelData> {
         let key = ChannelKey::new(self.shared.store.clone(), id.clone());
         let adapter = Arc::clone(&self.shared.adapter);
-        self.load(&Subject::Channel(id.clone()), async move { adapter.load_channel(&key).await }).await
+        let subject = Subject::Channel(id.clone());
+        let span = tracing::debug_span!(
+            "channel.load", store = %self.shared.store, %subject, messages = Empty, bytes = Empty
+        );
+        let size = |loaded: &ChannelData| {
+            let history = &loaded.message_history;
+            ("messages", history.len(), history.iter().map(SdsMessage::stored_bytes).sum())
+        };
+        self.load(&subject, span, size, async move { adapter.load_channel(&key).await }).await
     }
 
-    async fn load<T, F>(&self, subject: &Subject, work: F) -> Result<T>
+    /// `size` answers what is counted of what was loaded, how much of it there is, and its estimated bytes.
+    async fn load<T, F>(
+        &self,
+        subject: &Subject,
+        span: Span,
+        size: impl Fn(&T) -> (&'static str, usize, usize),
+        work: F,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let _turn = self.shared.loads.acquire().await.map_err(|_| Error::Stopping)?;
-        let limit = self.shared.options.load_timeout;
-        let ended = tokio::time::timeout(limit, isolated("load", work)).await.map_err(|_| {
-            let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"));
-            Error::transient(format!("loading {subject}"), slow)
-        })?;
-        self.shared.counts.loads.fetch_add(1, Ordering::Relaxed);
-        ended
+        let shared = &self.shared;
+        let _turn = shared.loads.acquire().await.map_err(|_| Error::Stopping)?;
+        let begun = Instant::now();
+        let (asked, adapter, store) = (subject.clone(), Arc::clone(&shared.adapter), shared.store.clone());
+        let work = async move {
+            let loaded = work.await?;
+            Ok((loaded, adapter.repairs(&store, &asked).await))
+        };
+        let operation = format!("loading {subject}");
+        let within = timely(operation, shared.options.load_timeout, isolated("load", work.instrument(span.clone())));
+        let ended = within.await;
+        shared.counts.loads.fetch_add(1, Ordering::Relaxed);
+        meter::loaded(&shared.store, begun.elapsed());
+        let (loaded, repairs) = ended?;
+        if !span.is_disabled() {
+            let (what, count, bytes) = size(&loaded);
+            span.record(what, count).record("bytes", bytes);
+        }
+        let _within = span.enter();
+        for Repair { at, what } in &repairs {
+            tracing::warn!(store = %shared.store, %subject, %at, what, "stored data was repaired");
+        }
+        if !repairs.is_empty() {
+            lock(&shared.repairs).insert(subject.clone(), repairs);
+        }
+        Ok(loaded)
     }
 
     /// Moves what could not be read out of the way; answers where it is.

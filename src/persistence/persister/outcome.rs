@@ -9,6 +9,7 @@ use crate::base::jitter::jitter;
 use crate::base::name::Subject;
 use crate::persistence::cell::Cell;
 use crate::persistence::dirty::Verdict;
+use crate::persistence::meter::{self, Committed};
 use crate::persistence::persister::handle::{Persister, Token, lock};
 
 impl Persister {
@@ -37,8 +38,17 @@ impl Persister {
                 lock(&self.shared.dirty).failed(error, now, jitter())
             }
         };
+        let measured = Committed {
+            failure: outcome.as_ref().err(),
+            took,
+            bytes,
+            lag: verdict.lag,
+            unsaved_bytes: lock(&self.shared.dirty).unsaved_bytes(),
+        };
         self.settle_cells(&verdict);
         self.tell_all(verdict, turn);
+        // Without a lock: it is code of others.
+        meter::committed(&self.shared.store, &measured);
         self.shared.landed.notify_waiters();
         self.wake();
     }

@@ -13,13 +13,12 @@ use crate::persistence::persister::handle::{Persister, Shared, answer, isolated,
 use crate::persistence::port::Commit;
 
 impl Persister {
-    /// Saves what is unsaved, for as long as `stop_timeout` allows, then ends saving for good and releases the store's
-    /// claim. Answers what could not be saved and why.
-    pub(crate) async fn stop(&self) -> (Vec<Subject>, Option<Error>) {
-        let stop_timeout = self.shared.options.stop_timeout;
-        let limit = Instant::now() + stop_timeout;
+    /// Saves what is unsaved until `limit`, then ends saving for good and releases the store's claim. Answers what could
+    /// not be saved and why.
+    pub(crate) async fn stop(&self, limit: Instant) -> (Vec<Subject>, Option<Error>) {
         // Closing may hang as well as committing: a part of the time is kept for it.
-        let saving = limit - (stop_timeout / 10).min(Duration::from_secs(1));
+        let closing = (limit.saturating_duration_since(Instant::now()) / 10).min(Duration::from_secs(1));
+        let saving = limit - closing;
         let mut failure = self.last_flush(saving).await;
         let superseded = match &failure {
             None => self.is_superseded(saving).await,

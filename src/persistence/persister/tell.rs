@@ -41,7 +41,7 @@ impl Persister {
             error = error as &dyn std::error::Error,
             "persistence failed"
         );
-        if let (Some(subject), "save") = (subject, *operation) {
+        if let (Some(subject), "save" | "load") = (subject, *operation) {
             self.tell(subject, PersistenceOutcome::Failed { error: error.clone(), attempt: *attempt });
         }
         if let Some(on_error) = &self.shared.on_error
@@ -64,9 +64,10 @@ impl Persister {
         self.shared.bus.publish(Event::new(topic, Some(subject.clone()), revision, 0, false, payload));
     }
 
-    /// Tells that a subject was loaded.
-    pub(crate) fn recovered(&self, subject: &Subject, count: usize, took: Duration) {
+    /// Tells that a subject was loaded, or started empty with what could not be read in `quarantine`.
+    pub(crate) fn recovered(&self, subject: &Subject, count: usize, took: Duration, quarantine: Option<String>) {
         tracing::debug!(store = %self.shared.store, %subject, count, ?took, "recovered");
-        self.tell(subject, PersistenceOutcome::Recovered { count, took });
+        let repairs = lock(&self.shared.repairs).remove(subject).unwrap_or_default();
+        self.tell(subject, PersistenceOutcome::Recovered { count, took, repairs, quarantine });
     }
 }

@@ -5,12 +5,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::name::Subject;
 use crate::persistence::actor::PersisterMessage;
 use crate::persistence::dirty::{Next, Verdict};
+use crate::persistence::meter;
 use crate::persistence::persister::handle::{Persister, Token, lock};
 use crate::persistence::port::{Commit, Save};
 
@@ -69,7 +71,7 @@ impl Persister {
                     Subject::Bucket(name) => Save::DropBucket(name.clone()),
                     Subject::Channel(id) => Save::DropChannel(id.clone()),
                 };
-                self.launch(vec![save], self.shared.capabilities.durability, 0);
+                self.launch(vec![save], self.shared.capabilities.durability, 1, 0);
                 Step::Rest
             }
             Next::Commit { subjects, level, sync } => {
@@ -90,23 +92,28 @@ impl Persister {
                     self.settle_cells(&verdict);
                     return Step::Settled(verdict);
                 }
-                self.launch(saves, level, bytes);
+                self.launch(saves, level, subjects.len(), bytes);
                 Step::Rest
             }
         }
     }
 
     /// Hands a commit to the adapter, in tasks of their own. A panic of the adapter is an unknown outcome.
-    fn launch(&self, saves: Vec<Save>, level: Durability, bytes: usize) {
+    fn launch(&self, saves: Vec<Save>, level: Durability, subjects: usize, bytes: usize) {
         let shared = &self.shared;
+        meter::unsaved(&shared.store, lock(&shared.dirty).unsaved_bytes());
+        let flush = tracing::debug_span!("store.flush", store = %shared.store, subjects, bytes);
+        let handed = tracing::debug_span!(
+            parent: &flush, "adapter.commit", store = %shared.store, epoch = %shared.epoch, saves = saves.len(), bytes, ?level
+        );
         let limit = shared.options.commit_timeout;
         let commit = Commit::new(shared.store.clone(), shared.epoch, level, saves);
         let adapter = Arc::clone(&shared.adapter);
         let persister = self.clone();
         let begun = Instant::now();
-        let mut work = tokio::spawn(async move { adapter.commit(&commit).await });
+        let mut work = tokio::spawn(async move { adapter.commit(&commit).await }.instrument(handed));
         *lock(&shared.flight) = Some(work.abort_handle());
-        tokio::spawn(async move {
+        let watch = async move {
             // It is waited for however long it takes, but whoever waits for it is told in time.
             let ended = loop {
                 match tokio::time::timeout(limit, &mut work).await {
@@ -116,6 +123,7 @@ impl Persister {
             };
             let outcome = ended.unwrap_or_else(|error| Err(blocking::lost("commit", &error)));
             persister.finished(outcome, bytes, begun.elapsed());
-        });
+        };
+        tokio::spawn(watch.instrument(flush));
     }
 }
