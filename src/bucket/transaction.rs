@@ -434,15 +434,15 @@ fn decide(parts: &mut [Part], joined: &Parts, coordinator: &Coordinator, switch:
             gate.join(&saved);
         }
     }
-    drop(gate);
+    // Code of users' hears of it, and may have something to do with what has joined: nothing of that is held any more.
+    drop((gate, turn));
+    ready.into_iter().for_each(Ready::tell);
     if let Some((first, _)) = told.first() {
         let commit = first.next_commit();
         for (instance, news) in told {
             instance.tell(news, commit);
         }
     }
-    ready.into_iter().for_each(Ready::tell);
-    drop(turn);
     Ok(changed)
 }
 

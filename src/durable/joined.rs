@@ -193,9 +193,10 @@ impl<S: Send + Sync + 'static> Part for DurablePart<S> {
 /// With the value's turn, and within the coordinator's: nobody changes it, or takes it over, meanwhile.
 struct DurableReady<'a, S> {
     part: &'a DurablePart<S>,
+    _turn: Taken<'a>,
+    // Dropped last: their drop is user code, which may have something to do with the value.
     draft: Option<Draft<S>>,
     old: Option<Arc<S>>,
-    _turn: Taken<'a>,
 }
 
 impl<S> Ready for DurableReady<'_, S> {
