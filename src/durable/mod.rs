@@ -12,12 +12,14 @@
 //! form, `turn` who may change one, `joined` a value within a transaction.
 
 mod handle;
+mod joined;
 mod options;
 mod stored;
 mod turn;
 mod values;
 
 pub use handle::Durable;
+pub use joined::TransactionDurable;
 pub use options::DurableOptions;
 
 pub(crate) use values::Values;

@@ -32,5 +32,5 @@ pub use port::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter, app
 
 pub(crate) use actor::PersisterActor;
 pub(crate) use cell::{BucketCell, Captured, Cell};
-pub(crate) use participant::{Coordinator, Part, Ready};
+pub(crate) use participant::{Coordinator, Part, PartKey, Parts, Ready};
 pub(crate) use persister::{DirtySink, Persister, Saved};

@@ -35,8 +35,6 @@ pub trait Participant {
 
 /// A participant's part in one transaction, shared by the transaction and what its function works with.
 pub(crate) trait Part: Any + fmt::Debug + Send + Sync {
-    /// What it is called among the parts of its transaction, which are prepared in this order.
-    fn key(&self) -> PartKey;
     /// Whether there is something to apply.
     fn writes(&self) -> bool;
     /// Whether the participant is not what it was any more when it joined.
@@ -59,14 +57,14 @@ pub(crate) trait Part: Any + fmt::Debug + Send + Sync {
 
 /// A part that is sure to apply. Dropped instead, it leaves no trace.
 pub(crate) trait Ready {
-    /// Applies it, and notes it as unsaved; answers the revision of what is saved with it, if anything changed. Called
-    /// once, under the commit gate.
+    /// Applies it, notes it as unsaved and tells the persister so; answers what is to be saved, at which revision, if
+    /// anything is. Called once, under the commit gate.
     fn apply(&mut self) -> Option<(Subject, u64)>;
     /// Everything is applied, and the gate is open: whoever has to be told is told.
     fn tell(self: Box<Self>);
 }
 
-/// A part's name within its transaction: the subject, and what of it.
+/// A part's name within its transaction: the subject, and what of it. Parts are prepared in this order.
 pub(crate) type PartKey = (Subject, String);
 
 /// One per store: what is joined belongs to the same one.

@@ -12,7 +12,7 @@ use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{ChannelId, Subject};
 use crate::base::slot::{Place, Slot};
-use crate::channel::{Channel, ChannelActor, ChannelCell, ChannelMessage, ChannelStart, Teller};
+use crate::channel::{Channel, ChannelActor, ChannelCell, ChannelMessage, ChannelStart, Reach, Teller};
 use crate::persistence::{Cell, Persister};
 use crate::sds::{ChannelData, ChannelOptions, ChannelState, Effects};
 use crate::store::bucket::Fate;
@@ -102,7 +102,8 @@ impl Inner {
 
     fn channel_handle(&self, id: &ChannelId, live: &Live) -> Channel {
         let (slot, bus) = (Arc::clone(&live.slot), self.bus.clone());
-        Channel::new(id.clone(), slot, bus, live.start.persister.clone(), live.options.durability)
+        let reach = Reach::new(&live.start, self.coordinator.clone());
+        Channel::new(id.clone(), slot, bus, live.start.persister.clone(), live.options.durability, reach)
     }
 
     /// Who saves the channel, if anybody is to; refuses what the adapter cannot do.
@@ -271,11 +272,14 @@ impl Inner {
             Place::Starting | Place::Gone(_) => {}
         }
         if let Some(persister) = &live.start.persister {
+            // Transactions do not take turns with calls: what they apply from here on might not be saved any more.
+            live.start.cell.seal(true);
             let outcome = match fate {
                 Fate::Drop => persister.drop_stored(&subject).await,
                 Fate::Detach => persister.flush(Some(&subject)).await,
             };
             if let Err(error) = outcome {
+                live.start.cell.seal(false);
                 if fate == Fate::Drop && matches!(error, Error::Unknown { .. }) {
                     // It may be gone from the disk: memory has it, and writes it again.
                     live.start.resave()?;

@@ -172,7 +172,7 @@ impl Store {
         F: FnMut(Transaction) -> Fut + Send + 'a,
         Fut: Future + Send + 'a,
     {
-        TransactionBuilder::new(self.inner.directory.clone(), function)
+        TransactionBuilder::new(self.inner.directory.clone(), self.inner.coordinator.clone(), function)
     }
 
     /// Removes the records that have expired, in all buckets, without waiting for the next tick; answers how many.

@@ -179,7 +179,8 @@ async fn a_migration_that_fails_leaves_what_is_stored_and_who_has_it() {
 #[tokio::test]
 async fn faults_of_the_options_are_listed() {
     let store = Place::memory().open().await;
-    let bad = DurableOptions::<u32>::default().schema_version(2).migrate(2, Ok::<_, String>).migrate(1, Ok::<_, String>);
+    let bad =
+        DurableOptions::<u32>::default().schema_version(2).migrate(2, Ok::<_, String>).migrate(1, Ok::<_, String>);
     let error = store.durable("c", bad.migrate(1, Ok::<_, String>)).await.unwrap_err();
     let Error::InvalidOptions { problems } = error else { panic!("{error:?}") };
     assert_eq!(problems, ["there are two steps from version 1", "there is no step from version 2 to 2"]);
