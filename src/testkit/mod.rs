@@ -28,9 +28,11 @@
 //! unless it must be refused. Nothing here asserts how long something takes; randomness is seeded and the seed told.
 //!
 //! `factory` where an adapter comes from, `verdict` what a promise says, `conformance/` the promises, `fault` the
-//! adapter that fails, `faults` what it fails with and what it noted, `recovery` crashes of applications, `random` seeded numbers.
+//! adapter that fails, `faults` what it fails with and what it noted, `recovery` crashes of applications, `decoding` the bodies of fuzz targets, `random` seeded numbers.
 
 pub mod conformance;
+#[doc(hidden)]
+pub mod decoding;
 mod factory;
 mod fault;
 mod faults;

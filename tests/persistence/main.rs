@@ -23,4 +23,5 @@ mod stopping;
 mod supervision;
 mod telling;
 mod timing;
+mod unknown;
 mod world;
