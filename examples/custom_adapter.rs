@@ -1,7 +1,8 @@
 //! An adapter of one's own: each bucket whole, in a file of its own, written anew whenever it has changed.
 //!
 //! It is about as small as an adapter can be that keeps its promises: it takes no deltas, keeps no channels and refuses
-//! no older claims, and says so in its capabilities. The conformance kit proves the rest: see `tests/conformance.rs`.
+//! no older claims, and says so in its capabilities. The conformance kit proves the rest: `prove` below, when the feature
+//! `testkit` is on; in an application of yours it is a test, as in `tests/conformance.rs`.
 
 use std::{fs, io, io::Write, path::Path, path::PathBuf, sync::Arc};
 
@@ -89,9 +90,23 @@ async fn run(directory: &Path, name: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Everything that a store trusts the adapter with, promise by promise, each in a directory of its own.
+#[cfg(feature = "testkit")]
+async fn prove(directory: &Path) {
+    use ractor_persistence::testkit::conformance::PROMISES;
+    for promise in PROMISES {
+        let place = directory.join(promise.name);
+        let factory = || std::future::ready(Ok(FileAdapter(Arc::new(place.clone().into()))));
+        let declared = Capabilities::default().with_atomicity(Atomicity::PerSubject);
+        promise.examine(&factory, declared).await.unwrap_or_else(|broken| panic!("{}: {broken}", promise.name));
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let directory = std::env::temp_dir().join(format!("custom-adapter-{}", std::process::id()));
+    #[cfg(feature = "testkit")]
+    prove(&directory.join("proof")).await;
     assert!(run(&directory, "Ada").await?.is_empty());
     assert_eq!(run(&directory, "Bob").await?, [r#""Ada""#]);
     assert_eq!(run(&directory, "Eve").await?, [r#""Ada""#, r#""Bob""#]);

@@ -122,9 +122,12 @@ pub use store::Store;
 #[cfg(all(doctest, feature = "testkit", feature = "redb"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
-#[cfg(all(doctest, feature = "testkit"))]
+#[cfg(all(doctest, feature = "testkit", feature = "json-file"))]
 #[doc = include_str!("../docs/guide/writing-an-adapter.md")]
 struct WritingAnAdapter;
+#[cfg(all(doctest, feature = "testkit"))]
+#[doc = include_str!("../docs/guide/testing.md")]
+struct Testing;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/buckets.md")]
 struct Buckets;

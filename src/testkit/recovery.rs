@@ -81,7 +81,8 @@ pub struct Recovered {
 ///
 /// let script = ["tea", "milk"];
 /// let safe = recovery_check(Crashes::AtEveryCommit, &script, start, order(Durability::Fsync), count).unwrap();
-/// assert_eq!((safe.commits, safe.crashes), (2, 3));
+/// // Before, between and after the two steps, and behind the commit of each.
+/// assert_eq!((safe.commits, safe.crashes), (2, 5));
 /// let broken = recovery_check(Crashes::BetweenSteps, &script, start, order(Durability::Ram), count).unwrap_err();
 /// assert!(broken.to_string().contains(r#"after step 1, "tea": found 0, where it was 1"#), "{broken}");
 /// ```
@@ -108,14 +109,14 @@ pub fn recovery_check<Step: Debug, App, Seen: PartialEq + Debug>(
         }
         Ok((seen, held))
     })?;
-    let mut crashes_at: Vec<Crash> = held.into_iter().enumerate().map(|(step, held)| Crash { step, held, asked: false }).collect();
+    let mut crashes_at: Vec<Crash> =
+        held.into_iter().enumerate().map(|(step, held)| Crash { step, held, asked: false }).collect();
     let commits = first.commits();
     let count = commits.len();
     if crashes == Crashes::AtEveryCommit {
-        let under_way = commits.into_iter().filter_map(|(during, held)| {
-            Some(Crash { step: during.checked_sub(1)?, held, asked: true })
-        });
-        // What the last commit of a step leaves is what its answer finds, but for what came between.
+        let under_way = commits
+            .into_iter()
+            .filter_map(|(during, held)| Some(Crash { step: during.checked_sub(1)?, held, asked: true }));
         crashes_at.extend(under_way);
     }
     let mut recovered = Recovered { crashes: 0, commits: count };
@@ -127,8 +128,11 @@ pub fn recovery_check<Step: Debug, App, Seen: PartialEq + Debug>(
         let moment = if asked { format!("{moment}, within the next") } else { moment };
         let what = format!("the run after a crash after {moment}");
         live(&what, async {
-            let fails = |doing: &str, error: &Failure| failed(&format!("{doing}, after a crash after {moment},"), error);
-            let app = setup(Arc::new(held)).await.map_err(|error| fails("starting", &error))?;
+            let fails =
+                |doing: &str, error: &Failure| failed(&format!("{doing}, after a crash after {moment},"), error);
+            let app = setup(Arc::new(Recorder { inner: held, ..Recorder::default() }))
+                .await
+                .map_err(|error| fails("starting", &error))?;
             let found = look(&app).await.map_err(|error| fails("looking", &error))?;
             compare(&moment, &found, seen.get(answered), !asked)?;
             for (number, next) in script.iter().enumerate().skip(answered) {

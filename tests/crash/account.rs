@@ -37,6 +37,7 @@ pub(crate) struct Account {
     pub(crate) opening: bool,
     pub(crate) ready: bool,
     pub(crate) done: bool,
+    pub(crate) notes: Vec<String>,
     pub(crate) acknowledgements: usize,
     pub(crate) commits: usize,
 }
@@ -59,6 +60,7 @@ impl Account {
             opening: false,
             ready: false,
             done: false,
+            notes: Vec::new(),
             acknowledgements: 0,
             commits: 0,
         }
@@ -127,6 +129,7 @@ impl Account {
                 }
             }
             Told::Done => self.done = true,
+            Told::Note(note) => self.notes.push(note),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::Backend;
 use crate::data::{BUCKET, GROUPS, WINDOW, define, fields, int, start};
 use crate::random::Random;
 use crate::told::{Changed, ORDER, Order, Task, Told};
+use crate::{pairs, upkeep};
 
 /// Keys per group.
 const KEYS: u64 = 24;
@@ -29,6 +30,11 @@ const LIFETIME: Duration = Duration::from_secs(120);
 pub(crate) async fn run(backend: Backend) {
     let Ok(order) = std::env::var(ORDER) else { return };
     let order: Order = serde_json::from_str(&order).unwrap();
+    match order.task {
+        Task::Upkeep => return upkeep::child(backend, &order).await,
+        Task::Pairs => return pairs::child(backend, &order).await,
+        _ => {}
+    }
     Told::Opening.tell();
     let inner = (backend.open)(order.directory.clone()).await.unwrap();
     let told = Arc::new(AtomicU64::new(0));
@@ -57,7 +63,7 @@ pub(crate) async fn run(backend: Backend) {
         Task::Clear { then } => {
             fill_and_clear(&bucket, &order, then).await;
         }
-        Task::Hold => {}
+        Task::Hold | Task::Upkeep | Task::Pairs => {}
     }
     tokio::select! {
         Some(ended) = tasks.join_next() => panic!("a task has ended: {ended:?}"),

@@ -8,7 +8,8 @@
 //! children are killed under load, per adapter (default 10), `RACTOR_PERSISTENCE_CRASH_SEED` the seed.
 //!
 //! `told` is what the two processes say to each other, `child` the one that is killed, `victim` the hold on it,
-//! `account` what it was promised and what that entails, `data` what is in the bucket.
+//! `account` what it was promised and what that entails, `data` what is in the bucket; `upkeep` and `pairs` have children
+//! of their own.
 #![cfg(all(unix, feature = "redb", feature = "json-file"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 #![allow(missing_docs, reason = "nobody uses a test from outside")]
@@ -16,9 +17,11 @@
 mod account;
 mod child;
 mod data;
+mod pairs;
 mod random;
 mod rounds;
 mod told;
+mod upkeep;
 mod victim;
 
 use std::path::PathBuf;
@@ -40,7 +43,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn StorageAdapter>>> + Se
 
 /// All tests for one adapter, which `$open` opens in a directory.
 macro_rules! crash_tests {
-    ($name:ident, $open:expr) => {
+    ($name:ident, $transactions:ident, $open:expr) => {
         mod $name {
             use super::*;
 
@@ -57,6 +60,16 @@ macro_rules! crash_tests {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn ps_16_a_clear_that_was_saved_stays_cleared_after_sigkill() {
                 rounds::saved_clears(BACKEND).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn ps_17_purges_evictions_and_counters_survive_sigkill_after_their_saved_event() {
+                upkeep::survives(BACKEND).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $transactions() {
+                pairs::whole_or_not_at_all(BACKEND).await;
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,9 +91,9 @@ macro_rules! crash_tests {
     };
 }
 
-crash_tests!(json_file, |directory: PathBuf| {
+crash_tests!(json_file, transactions_that_were_synced_are_there_after_sigkill, |directory: PathBuf| {
     ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.join("data"))
 });
-crash_tests!(redb, |directory: PathBuf| {
+crash_tests!(redb, ps_18_a_transaction_is_on_disk_whole_or_not_at_all_whenever_sigkill_comes, |directory: PathBuf| {
     ractor_persistence::adapters::redb::RedbAdapter::open(directory.join("data.redb"))
 });

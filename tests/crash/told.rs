@@ -28,6 +28,10 @@ pub(crate) enum Task {
     Clear { then: u64 },
     /// Have the store open, and wait.
     Hold,
+    /// Let records expire, be evicted and be numbered, until all of that is saved, and then wait.
+    Upkeep,
+    /// Transactions over two buckets.
+    Pairs,
 }
 
 /// One line of a child. Their order is the order in which things came about: a change before the commit that holds it,
@@ -54,6 +58,8 @@ pub(crate) enum Told {
     Tick,
     /// No change comes any more.
     Done,
+    /// Whatever a task has to say.
+    Note(String),
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

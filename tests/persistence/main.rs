@@ -27,4 +27,5 @@ mod stopping;
 mod supervision;
 mod telling;
 mod timing;
+mod unknown;
 mod world;

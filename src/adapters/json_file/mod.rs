@@ -13,11 +13,15 @@
 //!
 //! Files: `adapter` the port, `options`, `session` an open directory: lock, claims, open subjects, `subject` what a
 //! subject's two files go through, `plan` a commit by subjects, `state` what changes do to a bucket or channel,
-//! `checkpoint` and `journal` the two files' texts, `backup` a copy of everything, `seal` checksummed text, `names` file names, `error` private detail.
+//! `checkpoint` and `journal` the two files' texts, `backup` a copy of everything, `seal` checksummed text, `names` file names, `decoding` the texts
+//! for fuzzing, `error` private detail.
 
 mod adapter;
 mod backup;
 mod checkpoint;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod decoding;
 mod error;
 mod journal;
 mod names;
