@@ -129,6 +129,15 @@ impl Repairs {
         true
     }
 
+    /// Whether any request was past its end.
+    fn end_expired(&mut self, now: Now) -> bool {
+        let ended = self.requests_end.due(now.monotonic_ms.saturating_sub(1), usize::MAX);
+        for id in &ended {
+            self.end_request(id.as_bytes());
+        }
+        !ended.is_empty()
+    }
+
     /// Puts a request off; answers its entry.
     fn rearm(&mut self, id: &[u8], due: Now) -> Option<&HistoryEntry> {
         let request = self.requests.get_mut(id)?;
@@ -257,6 +266,8 @@ impl ChannelState {
         if !self.repairs_on() {
             return Vec::new();
         }
+        // One that is past its end is not asked for again, though no sweep has come by since.
+        changes.meta_changed |= self.repairs.end_expired(now);
         let due = self.repairs.requests_due.due(now.monotonic_ms, self.options.max_repair_requests);
         let mut attached = Vec::with_capacity(due.len());
         for id in due {
@@ -269,12 +280,9 @@ impl ChannelState {
 
     /// Ends requests that are past their end, and answers what is due, at most `count` messages.
     pub(crate) fn sweep_repairs(&mut self, now: Now, count: usize, changes: &mut Changes) {
-        let ended = self.repairs.requests_end.due(now.monotonic_ms.saturating_sub(1), usize::MAX);
-        for id in &ended {
-            self.repairs.end_request(id.as_bytes());
-        }
+        let ended = self.repairs.end_expired(now);
         let due = self.repairs.responses_due.due(now.monotonic_ms, count);
-        changes.meta_changed |= !(ended.is_empty() && due.is_empty());
+        changes.meta_changed |= ended || !due.is_empty();
         for id in due {
             self.repairs.end_response(id.as_bytes());
             if let Some(message) = self.history.get(id.as_bytes()) {
