@@ -6,6 +6,7 @@ mod delivery;
 mod limits;
 mod loading;
 mod model;
+mod network;
 mod repairing;
 mod resending;
 mod sending;

@@ -164,6 +164,30 @@ fn ch_33_a_request_is_attached_again_when_it_is_due_again_and_never_after_its_en
 }
 
 #[test]
+fn what_is_still_waited_for_when_its_request_ends_is_asked_for_anew_when_a_peer_is_heard() {
+    let mut state = opened(&options("bob").with_max_requests(1));
+    receive(&mut state, &packet("m2", 2, &["m1", "m0"]));
+    assert_eq!(held(&state), [("m1".to_owned(), wait("bob", "m1"))], "no room for the other");
+    let end = NOW + 410 * SECOND;
+    assert_eq!(tick(&mut state, end).events, []);
+    assert_eq!((held(&state), state.next_due()), (vec![], None), "nobody is there, so nothing is asked for");
+    // A copy may be an echo of the network's; a new message shows a peer. What never had its turn comes first.
+    state.receive(&packet("m2", 2, &["m1", "m0"]), end).unwrap();
+    assert_eq!(held(&state), []);
+    let (_, effects) = state.receive(&packet("m3", 1, &[]), end).unwrap();
+    assert!(effects.meta_changed);
+    assert_eq!(held(&state), [("m0".to_owned(), end - NOW + wait("bob", "m0"))]);
+    // That one arrives; the next message has the other asked for.
+    state.receive(&packet("m0", 1, &[]), end).unwrap();
+    assert_eq!(held(&state), [("m1".to_owned(), end - NOW + wait("bob", "m1"))]);
+    // What is waited for no more is not asked for.
+    state.receive(&packet("m5", 2, &["m4"]), end).unwrap();
+    state.mark_dependencies_met(["m4"], end).unwrap();
+    state.receive(&packet("m1", 1, &[]), end).unwrap();
+    assert_eq!((held(&state), state.stats().parked), (vec![], 0));
+}
+
+#[test]
 fn a_peer_that_asks_for_the_same_puts_our_request_off() {
     let mut state = opened(&options("bob"));
     receive(&mut state, &packet("m2", 2, &["m1"]));
