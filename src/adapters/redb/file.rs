@@ -224,6 +224,10 @@ fn database(path: &Path, file: File, options: &RedbOptions) -> Result<Database> 
         if let Some(faults) = &options.faults {
             return builder.create_with_backend(faults.backend(file)?);
         }
+        #[cfg(test)]
+        if let Some(medium) = &options.medium {
+            return builder.create_with_backend(medium.backend(file));
+        }
         builder.create_file(file)
     });
     match opened {

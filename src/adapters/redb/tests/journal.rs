@@ -34,7 +34,7 @@ async fn open(path: &Path, options: RedbOptions) -> RedbAdapter {
     RedbAdapter::open_with(path, options).await.unwrap()
 }
 
-async fn fold(adapter: &RedbAdapter) -> Result<bool> {
+pub(super) async fn fold(adapter: &RedbAdapter) -> Result<bool> {
     adapter.ask("folding", Asked::Fold).await
 }
 
@@ -71,7 +71,7 @@ fn meddle(place: &Place, work: impl FnOnce(&mut rows::Table<'_>)) {
     txn.commit().unwrap();
 }
 
-fn upserting(revision: u64, records: Vec<Arc<Record>>) -> BucketChange {
+pub(super) fn upserting(revision: u64, records: Vec<Arc<Record>>) -> BucketChange {
     BucketChange::Delta(BucketDelta { upserts: records, ..delta(revision) })
 }
 
@@ -336,7 +336,7 @@ enum Step {
 }
 
 #[derive(Clone, Debug)]
-enum Part {
+pub(super) enum Part {
     Full(u8, Vec<u8>),
     Delta { bucket: u8, cleared: bool, deletes: Vec<u8>, upserts: Vec<u8>, requests: u8, window: u8 },
     Drop(u8),
@@ -346,7 +346,7 @@ enum Part {
     DropChannel,
 }
 
-fn parts() -> impl Strategy<Value = Part> {
+pub(super) fn parts() -> impl Strategy<Value = Part> {
     let keys = || proptest::collection::vec(0_u8..16, 0..8);
     prop_oneof![
         1 => (0_u8..2, keys()).prop_map(|(bucket, keys)| Part::Full(bucket, keys)),
@@ -379,7 +379,7 @@ fn id_of(number: u8) -> MessageId {
     MessageId::from(&[b'm', number][..])
 }
 
-fn save_of(part: Part, revision: u64) -> Save {
+pub(super) fn save_of(part: Part, revision: u64) -> Save {
     let named = |number: u8| bucket(if number == 0 { "users" } else { "users2" }).bucket;
     let id = channel("c").channel;
     let records = |numbers: Vec<u8>| {
