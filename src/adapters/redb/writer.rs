@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-use redb::{ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -152,8 +152,8 @@ enum Attempt {
     /// It is on disk, or there was nothing to write. Answers in the order of the submissions, and how many bytes of them
     /// are in the journal now.
     Ended(Vec<Result<()>>, u64),
-    /// Nothing was written, because of one submission, counted from 0.
-    Refused(usize, Fault),
+    /// Nothing was written, because of one submission, counted from 0; and why the handle is of no use any more, if it is.
+    Refused(usize, Fault, Option<StorageError>),
 }
 
 impl Writer {
@@ -432,7 +432,12 @@ impl Writer {
                     self.journalled(journalled);
                     return;
                 }
-                Ok(Ok(Attempt::Refused(index, fault))) => (index, fault),
+                Ok(Ok(Attempt::Refused(index, fault, broken))) => {
+                    if let Some(broken) = broken {
+                        self.recover(&broken);
+                    }
+                    (index, fault)
+                }
                 Ok(Err(fault)) => {
                     let error = fault.into_error(OPERATION, &self.path);
                     self.recover(&error);
@@ -487,10 +492,12 @@ impl Writer {
                     txn.commit()?;
                     Ok(value)
                 }
-                Err(fault) => {
+                Err(fault @ Fault::Own(_)) => {
                     txn.abort()?;
                     Err(fault)
                 }
+                // The file is opened again, whether or not this can be aborted by then.
+                Err(fault) => Err(fault),
             }
         });
         match outcome {
@@ -623,8 +630,8 @@ fn attempt(file: &OpenFile, submissions: &[Submission], at: &Cell<Option<usize>>
             Ok(Err(fenced)) => answers.push(Err(fenced)),
             Err(fault @ Fault::Broken(_)) => return Err(fault),
             Err(fault) => {
-                txn.abort()?;
-                return Ok(Attempt::Refused(index, fault));
+                // Damage that a read has failed at has failed the handle too, and is told all the same.
+                return Ok(Attempt::Refused(index, fault, txn.abort().err()));
             }
         }
     }

@@ -46,9 +46,7 @@ pub(super) async fn everything<A: StorageAdapter>(adapter: &A) -> Result<Content
     Ok((buckets, channels))
 }
 
-pub(super) fn plain(
-    loaded: Option<BucketSnapshot>,
-) -> Option<(BucketSnapshot, BTreeMap<Key, Arc<Record>>)> {
+pub(super) fn plain(loaded: Option<BucketSnapshot>) -> Option<(BucketSnapshot, BTreeMap<Key, Arc<Record>>)> {
     loaded.map(|mut snapshot| {
         let records = std::mem::take(&mut snapshot.records);
         (snapshot, records.into_iter().map(|record| (record.key().clone(), record)).collect())
@@ -168,8 +166,12 @@ impl Life {
         }
         self.mark(4);
         let adapter = &self.adapter;
-        let answers =
-            tokio::join!(adapter.commit(&first), adapter.commit(&second), adapter.commit(&stale), adapter.commit(&third));
+        let answers = tokio::join!(
+            adapter.commit(&first),
+            adapter.commit(&second),
+            adapter.commit(&stale),
+            adapter.commit(&third)
+        );
         assert!(matches!(answers, (Ok(()), Ok(()), Err(Error::Fenced { .. }), Ok(()))), "{answers:?}");
         self.mark(1);
     }
@@ -367,7 +369,9 @@ async fn every_image_that_a_power_cut_can_leave_has_what_was_acknowledged_and_no
             }
         }
     }
-    println!("{moments} moments, {images} images, {of_older} without the commit in flight, {of_newer} with it; {again} cut again");
+    println!(
+        "{moments} moments, {images} images, {of_older} without the commit in flight, {of_newer} with it; {again} cut again"
+    );
     assert!(moments > 40 && images > 300 && of_older > 50 && of_newer > 10 && again > 20);
 }
 
