@@ -64,6 +64,7 @@
 //! | [`bucket`] | [`Bucket`], [`TypedBucket`]: buckets as actors; [`Transaction`]s, [`LiveQuery`] |
 //! | [`sds`] | [`ChannelOptions`], events, messages: what a channel knows, as pure rules |
 //! | [`channel`] | [`Channel`]: channels as actors |
+//! | [`durable`] | [`Durable`]: state of the user's own actors |
 //! | [`bus`] | who hears what: streams, actors, sinks |
 //! | [`persistence`] | [`PersistenceOptions`], health, and [`StorageAdapter`], the port that back-ends implement |
 //! | [`adapters`] | the back-ends |
@@ -96,6 +97,7 @@ pub mod base;
 pub mod bucket;
 pub mod bus;
 pub mod channel;
+pub mod durable;
 pub mod persistence;
 pub mod records;
 pub mod sds;
@@ -108,6 +110,7 @@ pub use base::error::{Error, Result};
 pub use base::value::{Key, Value};
 pub use bucket::{Bucket, LiveQuery, QueryContext, Retry, Transaction, TypedBucket};
 pub use channel::Channel;
+pub use durable::Durable;
 pub use persistence::{PersistenceOptions, StorageAdapter};
 pub use records::{
     BucketDefinition, BucketEvent, Direction, Field, Filter, Format, Generated, Page, Patch, Query, Record, Upserted,

@@ -72,6 +72,23 @@ conformance!(
     capabilities = everything(),
 );
 
+#[cfg(feature = "postgres")]
+#[path = "postgres/server.rs"]
+mod server;
+
+#[cfg(feature = "postgres")]
+conformance!(
+    postgres,
+    factory = {
+        let place = server::Place::new();
+        move || {
+            let (url, options) = (place.url().to_owned(), place.options());
+            ractor_persistence::adapters::postgres::PostgresAdapter::connect_with(url, options)
+        }
+    },
+    capabilities = everything(),
+);
+
 fn custom_adapter(directory: PathBuf) -> custom_adapter::FileAdapter {
     custom_adapter::FileAdapter(Arc::new(directory.into()))
 }

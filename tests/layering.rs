@@ -34,7 +34,7 @@ const RANKS: [(&str, u8); 17] = [
 ];
 
 /// Rooms that know the storage port and no adapter behind it.
-const ADAPTER_BLIND: [&str; 4] = ["store", "bucket", "channel", "persistence"];
+const ADAPTER_BLIND: [&str; 5] = ["store", "bucket", "channel", "durable", "persistence"];
 /// The crates that adapters are made of, and the features that bring them.
 const DRIVERS: [&str; 4] = ["redb", "postgres", "tokio_postgres", "json-file"];
 /// Where files may be opened, as beginnings of paths below `src`.

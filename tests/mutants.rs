@@ -14,7 +14,7 @@ use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::{Error, Result};
 use ractor_persistence::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, MessageId, StoreName, Subject};
 use ractor_persistence::base::value::{Key, Object, Value};
-use ractor_persistence::persistence::{Capabilities, Commit, Epoch, Save, StorageAdapter};
+use ractor_persistence::persistence::{Capabilities, Commit, Epoch, Repair, Save, StorageAdapter};
 use ractor_persistence::records::{BucketChange, BucketDelta, BucketSnapshot, Record, Request, Write};
 use ractor_persistence::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 use ractor_persistence::testkit::conformance::PROMISES;
@@ -209,6 +209,10 @@ impl StorageAdapter for Mutant {
     async fn close(&self, store: &StoreName) -> Result<()> {
         (self.mutation.close)(self, store)?;
         self.sound().close(store).await
+    }
+
+    async fn repairs(&self, store: &StoreName, subject: &Subject) -> Vec<Repair> {
+        self.sound.repairs(store, subject).await
     }
 
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {

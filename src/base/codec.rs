@@ -68,14 +68,14 @@ fn length_of(context: usize) -> u32 {
 
 /// Contexts that begin alike. What that makes up of a checksum is kept for as long as their length stays the same.
 #[derive(Debug)]
-#[cfg(any(feature = "redb", test))]
+#[cfg(any(feature = "redb", feature = "postgres", test))]
 pub(crate) struct Contexts {
     beginning: Vec<u8>,
     /// Length of the last end, and what its length and the beginning make up.
     last: Option<(usize, u32)>,
 }
 
-#[cfg(any(feature = "redb", test))]
+#[cfg(any(feature = "redb", feature = "postgres", test))]
 impl Contexts {
     pub(crate) fn new(beginning: Vec<u8>) -> Self {
         Self { beginning, last: None }
@@ -120,11 +120,29 @@ pub(crate) fn encode_into<E>(
     body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {
     bytes.clear();
+    encode_onto(format, filed, bytes, body)
+}
+
+/// Appends an envelope around what `body` appends; after an error, what was appended is of no use.
+pub(crate) fn encode_onto<E>(
+    format: Format,
+    filed: Filed,
+    bytes: &mut Vec<u8>,
+    body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), E> {
+    let start = bytes.len();
     bytes.extend_from_slice(&[format.version, 0, 0, 0, 0]);
     body(bytes)?;
-    let crc = filed.checksum(format.version, &bytes[HEADER..]);
-    bytes[1..HEADER].copy_from_slice(&crc.to_le_bytes());
+    seal(format, filed, &mut bytes[start..]);
     Ok(())
+}
+
+/// Makes an envelope of bytes that have room for its header before their body.
+pub(crate) fn seal(format: Format, filed: Filed, bytes: &mut [u8]) {
+    if let Some((header, body)) = bytes.split_first_chunk_mut::<HEADER>() {
+        let [a, b, c, d] = filed.checksum(format.version, body).to_le_bytes();
+        *header = [format.version, a, b, c, d];
+    }
 }
 
 /// The body of what was stored under `context`, once its envelope is found intact.
@@ -174,7 +192,12 @@ pub fn decode<T: DeserializeOwned>(format: Format, context: &[u8], bytes: &[u8])
 /// `Body` with what the type says.
 pub(crate) fn deserialize<T: DeserializeOwned>(body: &[u8]) -> Result<T, CodecError> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(body);
-    T::deserialize(&mut deserializer).map_err(|error| CodecError::Body(error.to_string()))
+    T::deserialize(&mut deserializer).map_err(|error| {
+        use rmp_serde::decode::Error as Found;
+        // These have the words of a type, which repeat what it has found.
+        let words = matches!(error, Found::Syntax(_) | Found::Uncategorized(_));
+        CodecError::Body(if words { "the contents are not of the type expected".to_owned() } else { error.to_string() })
+    })
 }
 
 /// How ids, which may be any bytes, are written: bytes in binary formats, text or `{"base64": …}` in readable ones.

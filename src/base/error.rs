@@ -16,9 +16,19 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Everything that can go wrong, by what the caller can do about it.
 ///
-/// Messages never contain a record's or a message's contents. The cause, where there is one, is in
-/// [`source`](std::error::Error::source) and not repeated in the text.
-#[derive(Clone, Debug, thiserror::Error)]
+/// Neither messages nor `Debug` contain a record's or a message's contents, a record's key included: those are in the
+/// fields, for code to read. The cause, where there is one, is in [`source`](std::error::Error::source) and not repeated in
+/// the text.
+///
+/// ```
+/// use ractor_persistence::base::error::Error;
+/// use ractor_persistence::base::name::BucketName;
+/// let error = Error::NotFound { bucket: BucketName::new("users")?, key: "ada@example.org".into() };
+/// assert!(!format!("{error} {error:?}").contains("ada"));
+/// assert!(matches!(&error, Error::NotFound { key, .. } if *key == "ada@example.org".into()));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, derive_more::Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     // ---- correct the data
@@ -46,6 +56,7 @@ pub enum Error {
         /// The bucket that refused it.
         bucket: BucketName,
         /// The key that is taken.
+        #[debug(skip)]
         key: Key,
     },
     /// Another record holds this value of a unique index.
@@ -56,8 +67,10 @@ pub enum Error {
         /// The index: its paths, joined by commas.
         index: String,
         /// The values that are taken.
+        #[debug(skip)]
         values: Vec<Value>,
         /// The key of the record that holds them.
+        #[debug(skip)]
         holder: Key,
     },
 
@@ -68,6 +81,7 @@ pub enum Error {
         /// The bucket that refused it.
         bucket: BucketName,
         /// The record's key.
+        #[debug(skip)]
         key: Key,
         /// The version asked for.
         expected: u64,
@@ -80,6 +94,7 @@ pub enum Error {
         /// The bucket that was asked.
         bucket: BucketName,
         /// The key that nothing has.
+        #[debug(skip)]
         key: Key,
     },
 
@@ -87,10 +102,22 @@ pub enum Error {
     /// What a transaction has read was changed before it could commit; nothing of it was applied.
     #[error("bucket {bucket}: what was read has changed meanwhile")]
     Conflict {
-        /// The bucket that was read.
+        /// The bucket that was read. For what else joined a transaction, a reserved name that says what it is.
         bucket: BucketName,
         /// The record that changed, where it was one.
+        #[debug(skip)]
         key: Option<Key>,
+    },
+
+    /// A later activation has taken the durable value over, as a restarted actor's does: this handle changes it no more.
+    #[error("durable value {name}: activation {activation} was superseded by {current}")]
+    Superseded {
+        /// The value's name.
+        name: String,
+        /// The handle's activation.
+        activation: u64,
+        /// The newest one.
+        current: u64,
     },
 
     // ---- make room
@@ -144,6 +171,7 @@ pub enum Error {
     #[error("record does not fit the type asked for")]
     Decode {
         /// The record's key.
+        #[debug(skip)]
         key: Key,
         /// What the type said.
         #[source]
@@ -256,6 +284,7 @@ pub enum Error {
     #[error("the request was applied at revision {revision}, and its records have changed since")]
     AlreadyApplied {
         /// The keys that it wrote.
+        #[debug(skip)]
         keys: Vec<Key>,
         /// The revision that it made.
         revision: u64,
@@ -529,12 +558,13 @@ impl fmt::Display for IssueCode {
 }
 
 /// A stored record that does not fit a definition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, derive_more::Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Misfit {
-    /// The record's key.
+    /// The record's key, which neither `Display` nor `Debug` shows.
+    #[debug(skip)]
     pub key: Key,
-    /// Why it does not fit.
+    /// Why it does not fit, without what it holds.
     pub reason: String,
 }
 

@@ -53,7 +53,8 @@ macro_rules! text_name {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
+                // People are not shown what keeps reserved names apart.
+                f.write_str(self.0.trim_start_matches(RESERVED))
             }
         }
 
@@ -103,6 +104,24 @@ text_name!(
     /// The id of a channel that is open in a store. On the wire, where peers choose, an id may be any bytes.
     ChannelId, "channel"
 );
+
+text_name!(
+    /// The name of a durable value within its store.
+    DurableName, "durable value"
+);
+
+impl BucketName {
+    /// A name that the crate keeps for itself: [`RESERVED`], then this text. No user's bucket has one, because
+    /// [`new`](Self::new) refuses it.
+    pub(crate) fn reserved(text: &str) -> Self {
+        Self(Arc::from(format!("{RESERVED}{text}")))
+    }
+
+    /// Whether the name is one that the crate keeps for itself, such as that of the durable values.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED)
+    }
+}
 
 /// What a back-end files a bucket under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -288,6 +307,15 @@ mod tests {
         for bad in ["".to_owned(), "x".repeat(129), "a\nb".to_owned(), "\u{1}x".to_owned(), "\u{7f}".to_owned()] {
             assert!(matches!(BucketName::new(&bad), Err(Error::InvalidName { .. })), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn reserved_names_are_the_crates_own() {
+        let name = BucketName::reserved("durable values");
+        assert!(name.is_reserved() && matches!(BucketName::new(name.as_str()), Err(Error::InvalidName { .. })));
+        assert!(serde_json::from_str::<BucketName>(&serde_json::to_string(&name).unwrap()).is_err());
+        assert_eq!(name.to_string(), "durable values");
+        assert!(!BucketName::new("durable values").unwrap().is_reserved());
     }
 
     #[test]

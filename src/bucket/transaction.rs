@@ -3,7 +3,8 @@
 //! Reads and writes of the function go into a draft per bucket. To commit, the transaction queues up for the turns of all
 //! of its buckets at once, so that two of them never wait for each other; when it has all of them, it checks what
 //! was read and builds the changes; and then applies all of them in one stretch without an await, which neither a kill
-//! nor a dropped future can cut.
+//! nor a dropped future can cut. What else has joined, a channel or a durable value, has no turn to wait for: it is checked
+//! and applied in that same stretch.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ use crate::base::durability::Durability;
 use crate::base::error::{Error, Outcome, Result};
 use crate::base::jitter::jitter;
 use crate::base::name::BucketName;
+use crate::base::name::Subject;
 use crate::base::patience::deadline;
 use crate::base::slot::Place;
 use crate::bucket::directory::{Address, Directory};
@@ -25,7 +27,7 @@ use crate::bucket::hold::{Held, Hold, Switch};
 use crate::bucket::instance::{Instance, News};
 use crate::bucket::message::BucketMessage;
 use crate::bucket::part::TransactionBucket;
-use crate::persistence::Persister;
+use crate::persistence::{Coordinator, Joining, Participant, Parts, Persister, Ready};
 use crate::records::Draft;
 
 /// How often a transaction is tried, and how long it rests in between.
@@ -74,6 +76,7 @@ impl Retry {
 #[must_use = "a transaction runs when it is awaited"]
 pub struct TransactionBuilder<'a, F> {
     directory: Directory,
+    coordinator: Coordinator,
     function: F,
     borrows: PhantomData<&'a ()>,
     retry: Retry,
@@ -88,10 +91,10 @@ impl<F> fmt::Debug for TransactionBuilder<'_, F> {
 }
 
 impl<'a, F> TransactionBuilder<'a, F> {
-    pub(crate) fn new(directory: Directory, function: F) -> Self {
+    pub(crate) fn new(directory: Directory, coordinator: Coordinator, function: F) -> Self {
         let retry = Retry { attempts: 1 };
         let (durability, timeout) = (Durability::Ram, DEFAULT_TIMEOUT);
-        Self { directory, function, borrows: PhantomData, retry, durability, timeout }
+        Self { directory, coordinator, function, borrows: PhantomData, retry, durability, timeout }
     }
 
     /// Repeats the function on a `Conflict`, and when it failed on reads that are stale by then; default: one attempt.
@@ -122,7 +125,7 @@ impl<'a, F> TransactionBuilder<'a, F> {
         let mut failed = 0;
         loop {
             failed += 1;
-            let transaction = Transaction::begin(self.directory.clone(), self.timeout);
+            let transaction = Transaction::begin(self.directory.clone(), self.coordinator.clone(), self.timeout);
             // Also where the function panics, or the future is dropped: a handle that is kept does not outlive it.
             let ending = Ending(transaction.clone());
             let outcome = (self.function)(transaction.clone()).await;
@@ -171,6 +174,8 @@ pub struct Transaction {
 
 struct Shared {
     directory: Directory,
+    /// What else takes part.
+    joining: Joining,
     timeout: Duration,
     /// None once it has ended.
     parts: Mutex<Option<BTreeMap<BucketName, Part>>>,
@@ -183,7 +188,7 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let parts = self.0.parts().take();
         // Not under the lock: parts take others when they are dropped.
-        drop(parts);
+        drop((parts, self.0.shared.joining.end()));
     }
 }
 
@@ -207,8 +212,9 @@ impl fmt::Debug for Transaction {
 }
 
 impl Transaction {
-    fn begin(directory: Directory, timeout: Duration) -> Self {
-        Self { shared: Arc::new(Shared { directory, timeout, parts: Mutex::new(Some(BTreeMap::new())) }) }
+    fn begin(directory: Directory, coordinator: Coordinator, timeout: Duration) -> Self {
+        let joining = Joining::new(coordinator);
+        Self { shared: Arc::new(Shared { directory, joining, timeout, parts: Mutex::new(Some(BTreeMap::new())) }) }
     }
 
     /// A bucket, as the transaction sees it.
@@ -218,6 +224,48 @@ impl Transaction {
     pub fn bucket(&self, name: &str) -> Result<TransactionBucket> {
         let address = self.shared.directory.get(&BucketName::new(name)?)?;
         Ok(TransactionBucket::new(self.clone(), address))
+    }
+
+    /// Takes a [`Channel`](crate::channel::Channel) or a [`Durable`](crate::durable::Durable) value into the transaction:
+    /// what is done with the answer is applied with everything else that the transaction writes, and on disk with all of it
+    /// or not at all, at whatever moment the process is killed. Joining twice answers the same part.
+    ///
+    /// It is optimistic, like the rest: the part begins as a copy, and the commit fails with `Conflict` if the participant
+    /// has changed since it joined.
+    ///
+    /// ```
+    /// use ractor_persistence::adapters::memory::MemoryAdapter;
+    /// use ractor_persistence::durable::DurableOptions;
+    /// use ractor_persistence::{ChannelOptions, Error, Retry, Store};
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let store = Store::builder("shop").adapter(MemoryAdapter::default()).start().await?;
+    /// let orders = store.open_channel("orders", ChannelOptions::default()).await?;
+    /// let count = store.durable::<u32>("orders sent", DurableOptions::default()).await?;
+    /// let message = store
+    ///     .transaction(async |tx| {
+    ///         let number = tx.join(&count)?.update(|count| {
+    ///             *count += 1;
+    ///             *count
+    ///         })?;
+    ///         let message = tx.join(&orders)?.send(format!("order {number}"))?;
+    ///         assert!(message.bytes().is_none()); // nothing leaves before the commit
+    ///         Ok::<_, Error>(message)
+    ///     })
+    ///     .retry(Retry::default())
+    ///     .await?;
+    /// assert!(message.bytes().is_some()); // to be sent to the peers
+    /// assert_eq!((count.get(), orders.stats().await?.unacknowledged), (1, 1));
+    /// # Ok::<_, Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// `TransactionClosed`; `InvalidArgument` for what belongs to another store; `Unsupported` on a back-end that does not
+    /// commit as a whole ([`Atomicity`](crate::persistence::Atomicity)), and for a channel that is not saved though its
+    /// store is; `UnknownChannel` and `GivenUp` of a channel, `Superseded` and `NotFound` of a durable value; `Stopping`.
+    pub fn join<P: Participant>(&self, participant: &P) -> Result<P::Joined> {
+        participant.join(&self.shared.joining)
     }
 
     /// Works on the part in a bucket, which begins with the first such work. The lock is held for moments only.
@@ -257,18 +305,28 @@ impl Transaction {
     /// Ends the transaction; answers whether something that it read has changed.
     fn is_stale(&self) -> bool {
         let parts = self.parts().take();
-        parts.into_iter().flatten().any(|(_, mut part)| {
-            let (now, draft) = (part.instance.now(), &mut part.draft);
-            let instance = Arc::clone(&part.instance);
-            !matches!(instance.read(|table| draft.advance(table, now)), Ok(Ok(())))
-        })
+        let joined = self.shared.joining.end();
+        joined.0.iter().any(|part| part.is_stale())
+            || parts.into_iter().flatten().any(|(_, mut part)| {
+                let (now, draft) = (part.instance.now(), &mut part.draft);
+                let instance = Arc::clone(&part.instance);
+                !matches!(instance.read(|table| draft.advance(table, now)), Ok(Ok(())))
+            })
     }
 
     async fn commit(&self, durability: Durability) -> Result<()> {
+        let joined = self.shared.joining.end();
+        let coordinator = self.shared.joining.coordinator();
         let Some(parts) = self.parts().take() else { return Err(Error::TransactionClosed) };
         let mut parts: Vec<Part> = parts.into_values().collect();
         for part in parts.iter().filter(|part| part.draft.writes()) {
             awaited(part.address.persister.as_ref(), durability)?;
+        }
+        // What joins may have a level of its own, before which nothing of it may be seen.
+        let mut level = durability;
+        for part in joined.0.iter().filter(|part| part.writes()) {
+            level = level.max(part.level());
+            awaited(coordinator.persister(), level)?;
         }
         let switch = Arc::new(Switch::default());
         let mut holds = {
@@ -278,18 +336,26 @@ impl Transaction {
         for (part, held) in parts.iter().zip(&mut holds) {
             granted(part, held, self.shared.timeout).await?;
         }
-        let outcome = decide(&mut parts, &switch);
+        let outcome = decide(&mut parts, &joined, coordinator, &switch);
         // The buckets go on.
         drop(holds);
-        for (address, revision) in outcome? {
+        for Changed { persister, subject, revision } in outcome? {
             // Asked for before; what has become impossible since is an answer of the save.
-            if let Some(persister) = address.persister.as_ref().filter(|_| durability > Durability::Ram) {
-                let saved = persister.saved(address.slot.subject(), revision, durability).await;
+            if level > Durability::Ram {
+                let saved = persister.saved(&subject, revision, level).await;
                 saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
             }
         }
+        joined.0.iter().for_each(|part| part.release());
         Ok(())
     }
+}
+
+/// What a transaction has changed that is to be saved.
+struct Changed {
+    persister: Persister,
+    subject: Subject,
+    revision: u64,
 }
 
 fn conflict(part: &Part) -> Error {
@@ -318,14 +384,20 @@ async fn granted(part: &Part, held: &mut Held, timeout: Duration) -> Result<()> 
     }
 }
 
-/// With all turns taken: checks everything, and applies everything or nothing. Answers the buckets that have changed,
-/// with their revisions.
-fn decide(parts: &mut [Part], switch: &Switch) -> Result<Vec<(Arc<Address>, u64)>> {
+/// With all turns taken: checks everything, and applies everything or nothing. Answers what has changed and is to be
+/// saved.
+fn decide(parts: &mut [Part], joined: &Parts, coordinator: &Coordinator, switch: &Switch) -> Result<Vec<Changed>> {
+    let turn = (!joined.0.is_empty()).then(|| coordinator.turn());
+    if let Some(turn) = &turn {
+        turn.check()?;
+    }
     // While it is held, the persister captures nothing: what belongs together is saved together.
-    let persister = parts.iter().find_map(|part| part.address.persister.clone());
+    let of_buckets = parts.iter().find_map(|part| part.address.persister.clone());
+    let persister = of_buckets.or_else(|| coordinator.persister().filter(|_| turn.is_some()).cloned());
     let gate = persister.as_ref().map(Persister::gate);
     let mut told: Vec<(Arc<Instance>, News)> = Vec::with_capacity(parts.len());
-    let mut changed: Vec<(Arc<Address>, u64)> = Vec::with_capacity(parts.len());
+    let mut changed: Vec<Changed> = Vec::with_capacity(parts.len() + joined.0.len());
+    let mut ready: Vec<Box<dyn Ready + '_>> = Vec::with_capacity(joined.0.len());
     {
         let instances: Vec<Arc<Instance>> = parts.iter().map(|part| Arc::clone(&part.instance)).collect();
         let mut tables = Vec::with_capacity(parts.len());
@@ -337,22 +409,34 @@ fn decide(parts: &mut [Part], switch: &Switch) -> Result<Vec<(Arc<Address>, u64)
         for (part, table) in parts.iter_mut().zip(&mut tables) {
             plans.push(part.draft.plan(table.table(), part.instance.now())?);
         }
+        for part in &joined.0 {
+            ready.push(part.prepare()?);
+        }
         if !switch.commit() {
             return Err(Error::Timeout { outcome: Outcome::NotApplied });
         }
         for ((part, table), plan) in parts.iter().zip(&mut tables).zip(plans) {
             if let (_, Some(news)) = table.apply(plan) {
-                changed.push((Arc::clone(&part.address), news.revision()));
+                if let Some(persister) = part.address.persister.clone() {
+                    let (subject, revision) = (part.address.slot.subject().clone(), news.revision());
+                    changed.push(Changed { persister, subject, revision });
+                }
                 told.push((Arc::clone(&part.instance), news));
             }
         }
-        let saved = changed.iter().filter(|(address, _)| address.persister.is_some());
-        let saved: Vec<_> = saved.map(|(address, revision)| (address.slot.subject(), *revision)).collect();
+        for (subject, revision) in ready.iter_mut().filter_map(|part| part.apply()) {
+            if let Some(persister) = persister.clone() {
+                changed.push(Changed { persister, subject, revision });
+            }
+        }
+        let saved: Vec<_> = changed.iter().map(|changed| (&changed.subject, changed.revision)).collect();
         if let (Some(gate), true) = (&gate, saved.len() > 1) {
             gate.join(&saved);
         }
     }
-    drop(gate);
+    // Code of users' hears of it, and may have something to do with what has joined: nothing of that is held any more.
+    drop((gate, turn));
+    ready.into_iter().for_each(Ready::tell);
     if let Some((first, _)) = told.first() {
         let commit = first.next_commit();
         for (instance, news) in told {

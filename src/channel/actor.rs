@@ -35,6 +35,7 @@ impl ChannelStart {
     /// # Errors
     /// The state is torn.
     pub(crate) fn settle(&self, effects: Effects) -> Result<()> {
+        let _order = self.teller.order();
         let done = self.cell.note(effects)?;
         self.finish(done);
         Ok(())
@@ -45,6 +46,7 @@ impl ChannelStart {
     /// # Errors
     /// The state is torn.
     pub(crate) fn resave(&self) -> Result<()> {
+        let _order = self.teller.order();
         let done = self.cell.resave()?;
         self.finish(done);
         Ok(())
@@ -59,6 +61,7 @@ impl ChannelStart {
         load: impl FnOnce(ChannelData) -> Result<(ChannelState, Effects)>,
         stored: ChannelData,
     ) -> Result<()> {
+        let _order = self.teller.order();
         let done = self.cell.mend(load, stored)?;
         self.finish(done);
         Ok(())
@@ -86,6 +89,7 @@ impl ChannelStart {
     fn operate<T>(&self, operation: impl FnOnce(&mut ChannelState, i64) -> Result<(T, Effects)>) -> Result<Answer<T>> {
         self.teller.check_room()?;
         let now = self.clock.now_ms();
+        let _order = self.teller.order();
         let (value, done) = self.cell.operate(|state| operation(state, now))?;
         let (revision, told) = self.finish(done);
         Ok(Answer { value, revision, told })

@@ -23,6 +23,10 @@ pub(crate) struct ChannelCell {
 #[derive(Debug)]
 struct Inner {
     state: ChannelState,
+    /// Counts what has happened to the state, saved or not.
+    operations: u64,
+    /// Set while the channel is being ended: what a transaction applied now might not be saved any more.
+    sealed: bool,
     revision: u64,
     /// Changes since the last capture.
     waiting: Unsaved,
@@ -77,7 +81,8 @@ pub(crate) struct Done {
 
 impl ChannelCell {
     pub(crate) fn new(id: ChannelId, state: ChannelState) -> Self {
-        let inner = Inner { state, revision: 0, waiting: Unsaved::default(), captured: None, handed: None };
+        let waiting = Unsaved::default();
+        let inner = Inner { state, operations: 0, sealed: false, revision: 0, waiting, captured: None, handed: None };
         Self { subject: Subject::Channel(id.clone()), id, inner: Mutex::new(inner) }
     }
 
@@ -102,6 +107,7 @@ impl ChannelCell {
     ) -> Result<(T, Done)> {
         let mut inner = self.lock()?;
         let (answer, effects) = operation(&mut inner.state)?;
+        inner.operations += 1;
         Ok((answer, inner.note(effects)))
     }
 
@@ -112,6 +118,30 @@ impl ChannelCell {
 
     pub(crate) fn read<T>(&self, read: impl FnOnce(&ChannelState) -> T) -> Result<T> {
         Ok(read(&self.lock()?.state))
+    }
+
+    /// A copy of the state for a transaction, and how many operations it has behind it.
+    pub(crate) fn draft(&self) -> Result<(ChannelState, u64)> {
+        let inner = self.lock()?;
+        Ok((inner.state.clone(), inner.operations))
+    }
+
+    /// How many operations the state has behind it; none where no transaction may change it.
+    pub(crate) fn operations(&self) -> Option<u64> {
+        let inner = self.lock().ok()?;
+        (!inner.sealed).then_some(inner.operations)
+    }
+
+    /// Locks the state for a transaction whose draft is of so many operations; none where it is not that state any more.
+    pub(crate) fn applying(&self, operations: u64) -> Option<Applying<'_>> {
+        // One that is torn is loaded anew.
+        let inner = self.lock().ok()?;
+        (!inner.sealed && inner.operations == operations).then_some(Applying(inner))
+    }
+
+    /// From now on, no transaction changes the channel; or again they do.
+    pub(crate) fn seal(&self, sealed: bool) {
+        self.settle(|inner| inner.sealed = sealed);
     }
 
     /// Everything is to be written again: it may be gone from the disk.
@@ -144,12 +174,31 @@ impl ChannelCell {
         }
         let (state, effects) = load(data)?;
         inner.state = state;
+        inner.operations += 1;
         // The meta that is unsaved was lost with the torn state; what was loaded takes its place.
         inner.waiting.meta = true;
         let done = inner.note(effects);
         drop(inner);
         self.inner.clear_poison();
         Ok(done)
+    }
+}
+
+/// The state, locked for a transaction.
+#[derive(Debug)]
+pub(crate) struct Applying<'a>(MutexGuard<'a, Inner>);
+
+impl Applying<'_> {
+    /// Puts a transaction's draft in the state's place. `unsaved` is told the revision and the estimated bytes of what is
+    /// to be saved, with the state still locked: whoever ends the channel next finds that there is something to save.
+    pub(crate) fn apply(mut self, state: ChannelState, effects: Effects, unsaved: impl FnOnce(u64, usize)) -> Done {
+        self.0.state = state;
+        self.0.operations += 1;
+        let done = self.0.note(effects);
+        if let Some(bytes) = done.unsaved {
+            unsaved(done.revision, bytes);
+        }
+        done
     }
 }
 

@@ -11,6 +11,7 @@ use crate::base::error::{Error, Outcome, Result};
 use crate::base::name::{ChannelId, MessageId};
 use crate::base::slot::Slot;
 use crate::bus::{Bus, Delivery, Pattern, Subscription};
+use crate::channel::joined::Reach;
 use crate::channel::message::{Answer, ChannelMessage};
 use crate::persistence::Persister;
 use crate::sds::{ChannelEvent, ChannelStats, Received, SdsMessage};
@@ -29,12 +30,13 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Channel {
     id: ChannelId,
-    slot: Arc<Slot<ChannelMessage>>,
+    pub(super) slot: Arc<Slot<ChannelMessage>>,
     bus: Bus,
     /// None where the channel is not saved.
-    persister: Option<Persister>,
-    durability: Durability,
+    pub(super) persister: Option<Persister>,
+    pub(super) durability: Durability,
     timeout: Duration,
+    pub(super) reach: Arc<Reach>,
 }
 
 impl Channel {
@@ -44,8 +46,9 @@ impl Channel {
         bus: Bus,
         persister: Option<Persister>,
         durability: Durability,
+        reach: Reach,
     ) -> Self {
-        Self { id, slot, bus, persister, durability, timeout: DEFAULT_TIMEOUT }
+        Self { id, slot, bus, persister, durability, timeout: DEFAULT_TIMEOUT, reach: Arc::new(reach) }
     }
 
     /// The channel's id.

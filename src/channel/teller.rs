@@ -1,7 +1,7 @@
 //! Raises a channel's events, in order; above `Ram`, after the commit that holds what they tell of.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -22,9 +22,14 @@ pub(crate) struct Teller {
     id: ChannelId,
     subject: Subject,
     bus: Bus,
+    /// Held from the beginning of an operation to the end of what it tells.
+    order: Mutex<()>,
     /// Set where events wait for commits.
     held: Option<Held>,
 }
+
+/// The turn to do an operation and tell of it.
+pub(super) type Order<'a> = MutexGuard<'a, ()>;
 
 #[derive(Debug)]
 struct Held {
@@ -55,12 +60,12 @@ impl Teller {
         durability: Durability,
     ) -> (Self, Option<JoinHandle<()>>) {
         let subject = Subject::Channel(id.clone());
-        let mut teller = Self { id, subject, bus, held: None };
+        let mut teller = Self { id, subject, bus, order: Mutex::default(), held: None };
         let (Some(persister), true) = (persister, durability > Durability::Ram) else { return (teller, None) };
         let (queue, mut waiting) = mpsc::unbounded_channel::<Waiting>();
         let count = Arc::new(AtomicUsize::new(0));
-        let direct =
-            Self { held: None, id: teller.id.clone(), subject: teller.subject.clone(), bus: teller.bus.clone() };
+        let (id, subject, bus) = (teller.id.clone(), teller.subject.clone(), teller.bus.clone());
+        let direct = Self { id, subject, bus, order: Mutex::default(), held: None };
         let counted = Arc::clone(&count);
         let task = tokio::spawn(async move {
             while let Some(Waiting { saved, revision, events, told }) = waiting.recv().await {
@@ -76,6 +81,13 @@ impl Teller {
         let queue = Mutex::new(Some(queue));
         teller.held = Some(Held { persister: persister.clone(), durability, queue, count });
         (teller, Some(task))
+    }
+
+    /// Taken before the state is locked: events come in the order of operations, whether the actor does them or a
+    /// transaction. For moments only.
+    pub(super) fn order(&self) -> Order<'_> {
+        // Subscribers' panics are caught behind it.
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses an operation when too many wait for a commit.

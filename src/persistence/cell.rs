@@ -113,6 +113,13 @@ impl BucketCell {
         state.requests = table.requests().cloned().collect();
     }
 
+    /// What is stored is this, and stays as it is.
+    pub(crate) fn stands_at(&self, revision: u64, records: &[Arc<Record>]) {
+        let mut state = self.state();
+        state.revision = revision;
+        state.mirror(records.iter());
+    }
+
     /// The stored form is to be replaced by this.
     pub(crate) fn replace(&self, snapshot: BucketSnapshot) {
         let mut state = self.state();

@@ -7,29 +7,30 @@
 //!
 //! `port` has [`StorageAdapter`] and what goes through it, `dirty` the rules as a pure state machine, `cell` what is
 //! unsaved of a bucket, `persister` the machine joined to cells, adapter and waiters, `actor` the actor that drives it,
-//! `options`, `health` and `event` what users set and are told, `none` [`NoPersistence`].
+//! `participant` what joins a transaction and is saved with it, `options`, `health` and `event` what users set and are told,
+//! `meter` what is measured for the facade `metrics`, `none` [`NoPersistence`].
 
 mod actor;
 mod cell;
 mod dirty;
-#[cfg(test)]
-mod dirty_tests;
 mod event;
 mod health;
+mod meter;
 mod none;
 mod options;
+mod participant;
 mod persister;
-#[cfg(test)]
-mod persister_tests;
 mod port;
 
-pub use event::{PersistenceEvent, PersistenceOutcome};
+pub use event::{PersistenceEvent, PersistenceOutcome, Repair};
 pub use health::{Degraded, Health, Reason};
 pub use none::NoPersistence;
 pub use options::{Backoff, LoadFailure, PersistenceOptions};
+pub use participant::{Joining, Participant};
 pub use persister::{OnError, PersistenceStats};
 pub use port::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter, apply_save};
 
 pub(crate) use actor::PersisterActor;
 pub(crate) use cell::{BucketCell, Captured, Cell};
+pub(crate) use participant::{Coordinator, Part, PartKey, Parts, Ready};
 pub(crate) use persister::{DirtySink, Persister, Saved};

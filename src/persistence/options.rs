@@ -29,7 +29,9 @@ pub struct PersistenceOptions {
     /// A commit that takes longer is reported as of unknown outcome; the next one still waits for its end. Default 30 s,
     /// 1 ms to 1 h.
     pub commit_timeout: Duration,
-    /// How long `stop` waits for the last commit before it gives up on it. Default 30 s, at most 1 h.
+    /// How long `stop` takes at most. Actors have half of it, but a second at least, to finish what they have accepted;
+    /// what is left is for the last commit, which is then given up, and for closing the adapter. Default 30 s, at most
+    /// 1 h.
     pub stop_timeout: Duration,
     /// The level of commits that nobody awaits. Below `Fsync`, a synced commit follows within the window, and only that
     /// counts as saved. Default `Fsync`; `Wal` at least.
@@ -38,7 +40,7 @@ pub struct PersistenceOptions {
     pub load_failure: LoadFailure,
     /// How many buckets and channels load at once. Default 32, 1 to 1,024.
     pub load_concurrency: usize,
-    /// How long one bucket or channel may take to load. Default 60 s, 1 ms to 1 h.
+    /// How long one bucket or channel may take to load, and a starting store to claim its name. Default 60 s, 1 ms to 1 h.
     pub load_timeout: Duration,
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, MessageId, StoreName, Subject};
+use crate::persistence::event::Repair;
 use crate::records::{BucketChange, BucketSnapshot};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 
@@ -27,9 +28,9 @@ use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 /// - A dropped future may leave a commit done or not done, never half done beyond what `atomicity` allows.
 /// - Blocking work belongs on a thread of its own, or on [`base::blocking`](crate::base::blocking).
 ///
-/// A store only ever calls `claim`, the loads, `commit`, `close`, `quarantine`, `backup` and `compact`; the single methods are what the default body of
-/// `commit` and simple adapters are made of. The smallest useful adapter is `examples/custom_adapter.rs`. Prove yours
-/// with the conformance kit (feature `testkit`).
+/// A store only ever calls `claim`, the loads, `repairs`, `commit`, `close`, `quarantine`, `backup` and `compact`; the
+/// single methods are what the default body of `commit` and simple adapters are made of. The smallest useful adapter is
+/// `examples/custom_adapter.rs`. Prove yours with the conformance kit (feature `testkit`).
 #[async_trait]
 pub trait StorageAdapter: Send + Sync + 'static {
     /// What this adapter can do. Asked once, when a store starts; what it does not declare is never asked of it.
@@ -96,6 +97,13 @@ pub trait StorageAdapter: Send + Sync + 'static {
     /// looked at later, and answers where that is. Only called before starting empty on data that could not be read.
     async fn quarantine(&self, _store: &StoreName, _subject: &Subject) -> Result<String> {
         Err(Error::unsupported("moving unreadable data into quarantine"))
+    }
+
+    /// What the last load of a bucket or channel has repaired, as the format allows without losing anything that was
+    /// acknowledged at a level that survives what happened. Asked once, right after a load that succeeded; what was told
+    /// is not told again.
+    async fn repairs(&self, _store: &StoreName, _subject: &Subject) -> Vec<Repair> {
+        Vec::new()
     }
 
     /// Copies everything that the back-end holds, of all its stores, to `target`, while it serves on: the state after

@@ -38,7 +38,7 @@ mod keys;
 mod limits;
 mod matcher;
 mod migrate;
-#[cfg(any(feature = "redb", test))]
+#[cfg(any(feature = "redb", feature = "postgres", test))]
 mod packed;
 mod patch;
 mod path;
@@ -86,6 +86,6 @@ pub use view::View;
 pub use write::{Upserted, Write, Written};
 pub use writing::Prepared;
 
-#[cfg(feature = "redb")]
+#[cfg(any(feature = "redb", feature = "postgres"))]
 pub(crate) use packed::Unpacker;
 pub(crate) use user_code::guarded;

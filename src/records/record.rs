@@ -31,12 +31,12 @@ impl Layout {
     }
 
     /// Names of fields, none of them the key; no two are the same.
-    #[cfg(any(feature = "redb", test))]
+    #[cfg(any(feature = "redb", feature = "postgres", test))]
     pub(super) fn keyless(names: Vec<Text>) -> Self {
         Self { key: None, ..Self::new(names, 0) }
     }
 
-    #[cfg(any(feature = "redb", test))]
+    #[cfg(any(feature = "redb", feature = "postgres", test))]
     pub(super) fn names(&self) -> &[Text] {
         &self.names
     }

@@ -5,6 +5,8 @@
 //! m)) mod m for i from 0 to k − 1; bit j is bit j mod 8 of byte j div 8. Serialized as protobuf: 1 the bits, 2 c,
 //! 3 ⌊p · 10⁶⌋, 4 k, 5 m, all always written.
 
+use std::collections::VecDeque;
+
 use crate::sds::hash::BloomHash;
 use crate::sds::proto::{Fault, Field, Reader, put_header, put_number};
 
@@ -96,11 +98,18 @@ fn contains(bytes: &[u8], item: BloomHash, hashes: u64, bits: u64) -> bool {
 
 /// The filter of what this channel has seen lately. An add that makes the list of ids longer than 1.2 times the
 /// capacity keeps the last 0.8 times the capacity.
+///
+/// Which ids the next filter will have is known as soon as they are added, so it is filled along with this one and no add
+/// costs more than another.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RollingBloom {
     filter: BloomFilter,
-    /// What was added, in order, repeats included: the hashes are all that a rebuild needs.
-    added: Vec<BloomHash>,
+    /// What was added, in order, repeats included: the hashes are all that a filter needs.
+    added: VecDeque<BloomHash>,
+    /// The filter that takes over next, once there is anything for it.
+    next: Option<BloomFilter>,
+    /// How many of `added` are in `next` or will not be.
+    copied: usize,
     low: usize,
     high: u32,
     error_rate: f64,
@@ -110,19 +119,36 @@ impl RollingBloom {
     pub(crate) fn new(capacity: u32, error_rate: f64) -> Self {
         let high = u32::try_from(u64::from(capacity) * 6 / 5).unwrap_or(u32::MAX);
         let low = usize::try_from(u64::from(capacity) * 4 / 5).unwrap_or(usize::MAX);
-        Self { filter: BloomFilter::new(capacity, error_rate), added: Vec::new(), low, high, error_rate }
+        let filter = BloomFilter::new(capacity, error_rate);
+        let mut rolling = Self { filter, added: VecDeque::new(), next: None, copied: 0, low, high, error_rate };
+        rolling.copied = rolling.dropped();
+        rolling
+    }
+
+    /// How many ids go when the list is one too long.
+    fn dropped(&self) -> usize {
+        usize::try_from(self.high).unwrap_or(usize::MAX).saturating_add(1).saturating_sub(self.low)
     }
 
     pub(crate) fn add(&mut self, item: BloomHash) {
-        self.added.push(item);
-        if self.added.len() as u64 <= u64::from(self.high) {
+        self.added.push_back(item);
+        let rolls = self.added.len() as u64 > u64::from(self.high);
+        if !rolls {
             self.filter.insert(item);
-            return;
         }
-        self.added.drain(..self.added.len().saturating_sub(self.low));
-        self.filter = BloomFilter::new(self.high, self.error_rate);
-        for &item in &self.added {
-            self.filter.insert(item);
+        // When the filter has rolled, `low` ids are there, of which those from `dropped` on are to be copied: fewer than
+        // adds until the next roll. So at two copies per add nothing is left when it rolls.
+        let copies = if rolls { usize::MAX } else { 2 };
+        for _ in 0..copies {
+            let Some(&item) = self.added.get(self.copied) else { break };
+            let (high, error_rate) = (self.high, self.error_rate);
+            self.next.get_or_insert_with(|| BloomFilter::new(high, error_rate)).insert(item);
+            self.copied += 1;
+        }
+        if rolls {
+            self.added.drain(..self.dropped());
+            self.filter = self.next.take().unwrap_or_else(|| BloomFilter::new(self.high, self.error_rate));
+            self.copied = self.dropped();
         }
     }
 
@@ -231,6 +257,29 @@ mod tests {
         assert_eq!(seen, expected);
         assert!((11..=18).all(|i| rolling.contains(of(&format!("id-{i}")))));
         assert!(!(1..=10).all(|i| rolling.contains(of(&format!("id-{i}")))));
+    }
+
+    #[test]
+    fn a_filter_that_rolled_is_the_one_that_its_last_ids_make_and_no_add_copies_many() {
+        for capacity in (1..40).chain([99, 100, 101, 1_000]) {
+            let mut rolling = RollingBloom::new(capacity, 0.001);
+            let (mut list, mut expected) = (Vec::new(), BloomFilter::new(capacity, 0.001));
+            for i in 0..5 * capacity {
+                let item = of(&format!("id-{i}"));
+                let left = rolling.added.len().saturating_sub(rolling.copied);
+                rolling.add(item);
+                assert!(left <= rolling.low && (list.len() < rolling.high as usize || left <= 1), "{capacity} {i}");
+                list.push(item);
+                if list.len() > rolling.high as usize {
+                    list.drain(..list.len() - rolling.low);
+                    expected = BloomFilter::new(rolling.high, 0.001);
+                    list.iter().for_each(|item| expected.insert(*item));
+                } else {
+                    expected.insert(item);
+                }
+                assert!(rolling.filter == expected && rolling.added == list, "capacity {capacity}, id {i}");
+            }
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use crate::base::error::{Error, Result};
 use crate::base::name::MessageId;
 use crate::sds::message::{HistoryEntry, SdsMessage};
+use crate::sds::time::{Agenda, Now};
 
 /// A message by its place in the order of all messages: (Lamport timestamp, id).
 #[derive(Clone, Debug)]
@@ -46,7 +47,7 @@ pub(crate) struct Parked {
     pub(crate) message: Arc<SdsMessage>,
     /// What it still waits for: never empty, never itself, never an id that is known.
     pub(crate) missing: BTreeSet<MessageId>,
-    pub(crate) parked_at_ms: i64,
+    pub(crate) parked_at: Now,
     bytes: usize,
 }
 
@@ -56,6 +57,8 @@ pub(crate) struct Parking {
     parked: BTreeMap<MessageId, Parked>,
     /// By the id waited for: who waits. No entry is empty.
     waiters: HashMap<MessageId, BTreeSet<MessageId>>,
+    /// Everything that is parked, by since when.
+    by_age: Agenda<MessageId>,
     bytes: usize,
 }
 
@@ -128,14 +131,15 @@ impl Parking {
     }
 
     /// Parks a message that waits for something and is not parked.
-    pub(crate) fn park(&mut self, message: Arc<SdsMessage>, missing: BTreeSet<MessageId>, parked_at_ms: i64) {
+    pub(crate) fn park(&mut self, message: Arc<SdsMessage>, missing: BTreeSet<MessageId>, parked_at: Now) {
         let id = message.message_id.clone();
         for cause in &missing {
             self.waiters.entry(cause.clone()).or_default().insert(id.clone());
         }
         let bytes = message.stored_bytes();
         self.bytes = self.bytes.saturating_add(bytes);
-        self.parked.insert(id, Parked { message, missing, parked_at_ms, bytes });
+        self.by_age.insert(parked_at.monotonic_ms, id.clone());
+        self.parked.insert(id, Parked { message, missing, parked_at, bytes });
     }
 
     /// Takes an id out of all wait sets.
@@ -145,14 +149,41 @@ impl Parking {
         for waiter in waiters {
             let Some(parked) = self.parked.get_mut(&waiter) else { continue };
             parked.missing.remove(id);
-            if parked.missing.is_empty()
-                && let Some(parked) = self.parked.remove(&waiter)
-            {
-                self.bytes = self.bytes.saturating_sub(parked.bytes);
-                met.released.push(parked.message);
+            if parked.missing.is_empty() {
+                met.released.extend(self.take(&waiter).map(|parked| parked.message));
             }
         }
         met
+    }
+
+    fn take(&mut self, id: &MessageId) -> Option<Parked> {
+        let parked = self.parked.remove(id)?;
+        self.by_age.remove(parked.parked_at.monotonic_ms, id.clone());
+        self.bytes = self.bytes.saturating_sub(parked.bytes);
+        Some(parked)
+    }
+
+    /// Gives a message up that still waits.
+    pub(crate) fn remove(&mut self, id: &MessageId) {
+        let Some(parked) = self.take(id) else { return };
+        for cause in parked.missing {
+            if let Some(waiters) = self.waiters.get_mut(&cause) {
+                waiters.remove(id);
+                if waiters.is_empty() {
+                    self.waiters.remove(&cause);
+                }
+            }
+        }
+    }
+
+    /// Since when the oldest has been parked, by the monotonic clock.
+    pub(crate) fn oldest(&self) -> Option<i64> {
+        self.by_age.first()
+    }
+
+    /// What has been parked since then or before, the oldest first.
+    pub(crate) fn parked_before(&self, monotonic_ms: i64) -> Vec<MessageId> {
+        self.by_age.due(monotonic_ms, usize::MAX)
     }
 
     /// What a parked message lacks: the causes that it waits for and that are not parked either, as it names them.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::base::name::MessageId;
-use crate::sds::event::ChannelEvent;
+use crate::sds::event::{ChannelEvent, LostReason};
 use crate::sds::message::SdsMessage;
 use crate::sds::update::PendingHistory;
 
@@ -37,6 +37,8 @@ pub(crate) struct Changes {
     sent: Vec<ChannelEvent>,
     missing: Vec<ChannelEvent>,
     ready: Vec<ChannelEvent>,
+    /// What a tick made, in its order.
+    ticked: Vec<ChannelEvent>,
     pub(crate) meta_changed: bool,
     pub(crate) history: PendingHistory,
     pub(crate) hints: Vec<(MessageId, Bytes)>,
@@ -55,10 +57,34 @@ impl Changes {
         self.ready.push(ChannelEvent::Ready { message });
     }
 
+    pub(crate) fn lost(&mut self, id: MessageId, reason: LostReason) {
+        self.ticked.push(ChannelEvent::Lost { id, reason });
+    }
+
+    pub(crate) fn resend(&mut self, id: MessageId, attempt: u32, bytes: Bytes) {
+        self.ticked.push(ChannelEvent::Resend { id, attempt, bytes });
+    }
+
+    pub(crate) fn repair(&mut self, id: MessageId, bytes: Bytes) {
+        self.ticked.push(ChannelEvent::Repair { id, bytes });
+    }
+
+    pub(crate) fn sync(&mut self, id: MessageId, bytes: Bytes) {
+        self.ticked.push(ChannelEvent::Sync { id, bytes });
+    }
+
     pub(crate) fn into_effects(self) -> Effects {
-        let Self { sent: mut events, missing, ready, meta_changed, history, hints } = self;
+        let Self { sent: mut events, missing, ready, mut ticked, meta_changed, history, hints } = self;
         events.extend(missing);
         events.extend(ready);
+        let kind = |event: &ChannelEvent| match event {
+            ChannelEvent::Lost { .. } => 0,
+            ChannelEvent::Resend { .. } => 1,
+            ChannelEvent::Repair { .. } => 2,
+            _ => 3,
+        };
+        ticked.sort_by_key(kind);
+        events.extend(ticked);
         Effects { events, meta_changed, history, hints }
     }
 }

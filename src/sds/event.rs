@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::base::name::MessageId;
 use crate::sds::message::{HistoryEntry, SdsMessage};
 
-/// Something that happened in a channel. Within one operation `Sent` comes before `Missing`, and that before `Ready`.
+/// Something that happened in a channel. Within one operation `Sent` comes before `Missing`, and that before `Ready`; what
+/// comes by timer is `Lost`, then `Resend`, `Repair` and `Sync`, whose bytes are to be sent to all peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChannelEvent {
@@ -35,16 +38,42 @@ pub enum ChannelEvent {
         /// The causes, in its order, with the hints and authors that it gives.
         entries: Vec<HistoryEntry>,
     },
+    /// Nothing was sent for a while: bytes that tell peers what this one has, and ask for what it lacks.
+    Sync {
+        /// The id of the sync message; it is not kept.
+        id: MessageId,
+        /// What to send.
+        bytes: Bytes,
+    },
+    /// A peer asked for a message that is in the history here.
+    Repair {
+        /// Its id.
+        id: MessageId,
+        /// What to send.
+        bytes: Bytes,
+    },
+    /// A message of ours was not acknowledged in time.
+    Resend {
+        /// Its id.
+        id: MessageId,
+        /// How often it has been sent again, this time included.
+        attempt: u32,
+        /// What to send.
+        bytes: Bytes,
+    },
 }
 
 impl ChannelEvent {
-    /// The last segment of the event's topic: `"ready"`, `"sent"`, `"lost"` or `"missing"`.
+    /// The last segment of the event's topic: `"ready"`, `"sent"`, `"lost"`, `"missing"`, `"sync"`, `"repair"` or `"resend"`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Ready { .. } => "ready",
             Self::Sent { .. } => "sent",
             Self::Lost { .. } => "lost",
             Self::Missing { .. } => "missing",
+            Self::Sync { .. } => "sync",
+            Self::Repair { .. } => "repair",
+            Self::Resend { .. } => "resend",
         }
     }
 
@@ -52,7 +81,12 @@ impl ChannelEvent {
     pub fn message_id(&self) -> &MessageId {
         match self {
             Self::Ready { message } => &message.message_id,
-            Self::Sent { id, .. } | Self::Lost { id, .. } | Self::Missing { id, .. } => id,
+            Self::Sent { id, .. }
+            | Self::Lost { id, .. }
+            | Self::Missing { id, .. }
+            | Self::Sync { id, .. }
+            | Self::Repair { id, .. }
+            | Self::Resend { id, .. } => id,
         }
     }
 }

@@ -28,6 +28,12 @@ impl History {
         self.timestamps.contains_key(id)
     }
 
+    pub(crate) fn get(&self, id: &[u8]) -> Option<&Arc<SdsMessage>> {
+        self.touch(1);
+        let (id, timestamp) = self.timestamps.get_key_value(id)?;
+        self.ordered.get(&(*timestamp, id.clone()))
+    }
+
     /// Adds a message whose id is not in the history.
     pub(crate) fn insert(&mut self, message: Arc<SdsMessage>) {
         self.touch(1);

@@ -15,18 +15,27 @@ use crate::sds::lamport::LamportClock;
 use crate::sds::message::SdsMessage;
 use crate::sds::meta::{ChannelData, ChannelMeta, SCHEMA_VERSION};
 use crate::sds::options::ChannelOptions;
-use crate::sds::state::{ChannelState, Outgoing};
+use crate::sds::state::ChannelState;
+use crate::sds::time::{Now, whole_ms};
+use crate::sds::timer::Timers;
 
 impl ChannelState {
     /// Takes up a channel where it was saved.
     ///
     /// The history is put in order, rid of repeats and trimmed; the clock is moved on to it; what is parked is rid of
-    /// what was delivered, and what waits for nothing any more is delivered. The effects tell what this changed,
+    /// what was delivered, and what waits for nothing any more is delivered; of deadlines remains at least nothing and at
+    /// most their full interval, whatever the wall clock says meanwhile. The effects tell what this changed,
     /// `Missing` for everything that stays parked and `Ready` for what does not.
     ///
     /// # Errors
     /// `InvalidOptions` with all faults of the options; `UnknownFormat` for a state of another version.
-    pub fn load(id: ChannelId, options: ChannelOptions, data: ChannelData, now_ms: i64) -> Result<(Self, Effects)> {
+    pub fn load(
+        id: ChannelId,
+        options: ChannelOptions,
+        data: ChannelData,
+        now: impl Into<Now>,
+    ) -> Result<(Self, Effects)> {
+        let now = now.into();
         let ChannelData { meta, message_history, hints } = data;
         if meta.schema_version != SCHEMA_VERSION {
             return Err(Error::UnknownFormat {
@@ -37,15 +46,16 @@ impl ChannelState {
             });
         }
         let mut state = Self::new(id, options)?;
+        state.timers = Timers::new(&state.options, now);
         let mut changes = Changes::default();
         state.hints = hints.into_iter().collect();
-        state.load_history(message_history, meta.lamport_timestamp, now_ms, &mut changes);
-        state.load_outgoing(&meta);
-        let released = state.load_parked(&meta);
-        state.outgoing_repair.clone_from(&meta.outgoing_repair);
-        state.incoming_repair.clone_from(&meta.incoming_repair);
+        state.load_history(message_history, meta.lamport_timestamp, now, &mut changes);
+        state.load_outgoing(&meta, now);
+        let released = state.load_parked(&meta, now);
         state.fill_bloom(&released);
-        state.cascade(released, now_ms, &mut changes);
+        state.cascade(released, now, &mut changes);
+        state.load_repairs(&meta, now);
+        state.arm_sync(now);
         state.drop_stray_hints(&mut changes);
         state.announce_missing(&mut changes);
         changes.meta_changed = state.meta() != meta;
@@ -58,7 +68,7 @@ impl ChannelState {
         Arc::new(SdsMessage { channel_id, bloom_filter: Bytes::new(), repair_request: Vec::new(), ..message })
     }
 
-    fn load_history(&mut self, messages: Vec<SdsMessage>, clock: i64, now_ms: i64, changes: &mut Changes) {
+    fn load_history(&mut self, messages: Vec<SdsMessage>, clock: i64, now: Now, changes: &mut Changes) {
         let mut messages: Vec<_> = messages.into_iter().map(|message| InOrder(self.kept(message))).collect();
         // Stable: of two that are equal in order, the first one stays the first.
         messages.sort();
@@ -76,7 +86,7 @@ impl ChannelState {
         // still beyond it then is trimmed before anything else.
         self.clock = LamportClock::new(clock, self.options.clock_unit, self.options.max_clock_skew);
         if let Some(largest) = largest {
-            self.clock.catch_up(largest, now_ms);
+            self.clock.catch_up(largest, now.unix_ms);
         }
         self.trim_history(changes);
         // Storing the one that is kept overwrites whichever is stored under its id. Something is, so that the append
@@ -87,25 +97,27 @@ impl ChannelState {
         }
     }
 
-    fn load_outgoing(&mut self, meta: &ChannelMeta) {
+    fn load_outgoing(&mut self, meta: &ChannelMeta, now: Now) {
+        let interval = whole_ms(self.options.resend_interval);
         for unacknowledged in &meta.outgoing {
             let id = &unacknowledged.message.message_id;
             if self.outgoing.contains(id.as_bytes()) {
                 continue;
             }
-            let outgoing = Outgoing {
-                message: self.kept(unacknowledged.message.clone()),
-                send_time_ms: unacknowledged.send_time_ms,
-                resend_attempts: unacknowledged.resend_attempts,
-                possibly_acknowledged: unacknowledged.possibly_acknowledged,
-                hash: BloomHash::of(id.as_bytes()),
-            };
-            self.outgoing.push(id.clone(), outgoing);
+            let factor = if unacknowledged.possibly_acknowledged { 2 } else { 1 };
+            self.outgoing.recall(
+                self.kept(unacknowledged.message.clone()),
+                BloomHash::of(id.as_bytes()),
+                now.past(unacknowledged.send_time_ms, interval.saturating_mul(factor)),
+                unacknowledged.resend_attempts,
+                unacknowledged.possibly_acknowledged,
+            );
         }
     }
 
     /// Answers the parked messages that wait for nothing; the others are parked.
-    fn load_parked(&mut self, meta: &ChannelMeta) -> Vec<Arc<SdsMessage>> {
+    fn load_parked(&mut self, meta: &ChannelMeta, now: Now) -> Vec<Arc<SdsMessage>> {
+        let timeout = self.options.park_timeout.map_or(i64::MAX, whole_ms);
         let mut released: Vec<Arc<SdsMessage>> = Vec::new();
         let mut repeats = BTreeSet::new();
         for incoming in &meta.incoming {
@@ -119,7 +131,7 @@ impl ChannelState {
             if wanted.is_empty() {
                 released.push(message);
             } else {
-                self.parking.park(message, wanted, incoming.parked_at_ms);
+                self.parking.park(message, wanted, now.past(incoming.parked_at_ms, timeout));
             }
         }
         released

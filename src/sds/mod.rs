@@ -21,6 +21,10 @@
 //! | `options` | how can a channel be set up? |
 //! | `state` | what does a channel know, and what does sending do to it? |
 //! | `receive` | what does a packet do to it? |
+//! | `timer` | what does the passing of time do, and when is it next due? |
+//! | `outbox` | what is not acknowledged yet, and when is it sent again? |
+//! | `repair` | what is asked for and answered, when, and by whom? |
+//! | `time` | what do the two clocks say, and what is due when? |
 //! | `load` | how does a channel come back from what was saved? |
 //! | `event`, `effects` | what is there to tell and to save afterwards? |
 //! | `update` | how do changes that are not saved yet add up? |
@@ -29,6 +33,7 @@
 //! | `lamport` | what time is it? |
 //! | `bloom`, `hash` | who seems to have seen what? |
 //! | `wire`, `proto` | how does a message travel? |
+//! | `snapshot` | how does a channel move to and from nim-sds? |
 //! | `sequence` | a map that remembers the order of insertion |
 
 mod bloom;
@@ -42,10 +47,15 @@ mod load;
 mod message;
 mod meta;
 mod options;
+mod outbox;
 mod proto;
 mod receive;
+mod repair;
 mod sequence;
+pub mod snapshot;
 mod state;
+mod time;
+mod timer;
 mod update;
 mod wire;
 
@@ -63,5 +73,6 @@ pub use meta::{
 pub use options::{BloomAck, ChannelOptions, ClockUnit, WireFormat};
 pub use receive::{ReceiveStatus, Received};
 pub use state::{ChannelState, ChannelStats};
+pub use time::Now;
 pub use update::{FailedCommit, PendingHistory};
 pub use wire::{Entries, Entry, Packet, decode, encode};

@@ -85,6 +85,34 @@ pub struct ChannelOptions {
     pub max_message_size: usize,
     /// The most bytes that `receive` takes: 1 to 64 MiB. Default: 2 MiB.
     pub max_packet_size: usize,
+    /// How long a message waits for an acknowledgement before it is sent again: 1 ms to 1 day. Default: 60 s.
+    pub resend_interval: Duration,
+    /// How often a message is sent again before it is given up: 0 to 1,000. Default: 5.
+    pub max_resend_attempts: u32,
+    /// How often the channel looks for messages to send again, and for those that were parked for too long: 1 ms to 1
+    /// day. Default: 60 s.
+    pub buffer_sweep_interval: Duration,
+    /// How often the channel looks for requests of peers to answer: 1 ms to 1 day. Default: 5 s.
+    pub repair_sweep_interval: Duration,
+    /// After how long without a message sent a channel tells what it has: 1 ms to 1 day, or `None` for never, as among
+    /// peers of nim-sds, which would log it. Default: 30 s.
+    pub sync_interval: Option<Duration>,
+    /// How long a message may be parked: 1 ms or more, or `None` for as long as it takes. Default: none.
+    pub park_timeout: Option<Duration>,
+    /// How long to wait at least before asking for a missing message: 0 to 1 day. Default: 30 s.
+    pub repair_t_min: Duration,
+    /// How long to wait at most before asking for a missing message and before answering, and how long a request is kept
+    /// from when it was first due: 0 to 1 day. Default: 300 s.
+    pub repair_t_max: Duration,
+    /// Into how many groups peers fall, of which the author's answers a request: 1 to 65,536. Default: 1.
+    pub response_groups: u32,
+    /// How many requests a message carries at most: 0 to 64. Default: 3.
+    pub max_repair_requests: usize,
+    /// The most messages that are asked for at a time; beyond it a missing one is announced and not asked for. Default:
+    /// 1,000.
+    pub max_requests: usize,
+    /// The most requests of peers that wait to be answered; beyond it they are ignored. Default: 256.
+    pub max_responses: usize,
     /// The most messages that wait for an acknowledgement; `wrap` answers `OutgoingFull`. Default: 10,000.
     pub max_outgoing: usize,
     /// The most messages that are parked; `receive` answers `ParkedFull`. Default: 1,000.
@@ -106,7 +134,7 @@ impl Default for ChannelOptions {
             bloom_ack: BloomAck::default(),
             wire: WireFormat::default(),
             clock_unit: ClockUnit::default(),
-            max_clock_skew: Some(Duration::from_secs(24 * 60 * 60)),
+            max_clock_skew: Some(DAY),
             persistent: true,
             durability: Durability::default(),
             max_history: 1_000,
@@ -115,6 +143,18 @@ impl Default for ChannelOptions {
             bloom_error_rate: 0.001,
             max_message_size: MIB,
             max_packet_size: 2 * MIB,
+            resend_interval: Duration::from_secs(60),
+            max_resend_attempts: 5,
+            buffer_sweep_interval: Duration::from_secs(60),
+            repair_sweep_interval: Duration::from_secs(5),
+            sync_interval: Some(Duration::from_secs(30)),
+            park_timeout: None,
+            repair_t_min: Duration::from_secs(30),
+            repair_t_max: Duration::from_secs(300),
+            response_groups: 1,
+            max_repair_requests: 3,
+            max_requests: 1_000,
+            max_responses: 256,
             max_outgoing: 10_000,
             max_parked: 1_000,
             max_parked_bytes: 16 * MIB,
@@ -125,6 +165,8 @@ impl Default for ChannelOptions {
 }
 
 const MIB: usize = 1 << 20;
+const MILLISECOND: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The entries that a list on the wire may have.
 pub(crate) const MAX_ENTRIES: usize = 1_024;
@@ -157,6 +199,27 @@ impl ChannelOptions {
         within(&mut problems, "bloom_error_rate", &self.bloom_error_rate, 0.000_001..=0.5);
         within(&mut problems, "max_message_size", &self.max_message_size, 1..=64 * MIB);
         within(&mut problems, "max_packet_size", &self.max_packet_size, 1..=64 * MIB);
+        for (name, interval) in [
+            ("resend_interval", Some(self.resend_interval)),
+            ("buffer_sweep_interval", Some(self.buffer_sweep_interval)),
+            ("repair_sweep_interval", Some(self.repair_sweep_interval)),
+            ("sync_interval", self.sync_interval),
+        ] {
+            if interval.is_some_and(|interval| !(MILLISECOND..=DAY).contains(&interval)) {
+                problems.push(format!("{name} is not 1 ms to 1 day"));
+            }
+        }
+        within(&mut problems, "max_resend_attempts", &self.max_resend_attempts, 0..=1_000);
+        if self.park_timeout.is_some_and(|timeout| timeout < MILLISECOND) {
+            problems.push("park_timeout is below 1 ms".to_owned());
+        }
+        for (name, wait) in [("repair_t_min", self.repair_t_min), ("repair_t_max", self.repair_t_max)] {
+            if wait > DAY {
+                problems.push(format!("{name} is more than 1 day"));
+            }
+        }
+        within(&mut problems, "response_groups", &self.response_groups, 1..=65_536);
+        within(&mut problems, "max_repair_requests", &self.max_repair_requests, 0..=64);
         if self.durability > Durability::Ram && !self.persistent {
             problems.push("durability above Ram needs a persistent channel".to_owned());
         }
@@ -199,6 +262,18 @@ setters! {
     with_bloom_error_rate bloom_error_rate: f64;
     with_max_message_size max_message_size: usize;
     with_max_packet_size max_packet_size: usize;
+    with_resend_interval resend_interval: Duration;
+    with_max_resend_attempts max_resend_attempts: u32;
+    with_buffer_sweep_interval buffer_sweep_interval: Duration;
+    with_repair_sweep_interval repair_sweep_interval: Duration;
+    with_sync_interval sync_interval: Option<Duration>;
+    with_park_timeout park_timeout: Option<Duration>;
+    with_repair_t_min repair_t_min: Duration;
+    with_repair_t_max repair_t_max: Duration;
+    with_response_groups response_groups: u32;
+    with_max_repair_requests max_repair_requests: usize;
+    with_max_requests max_requests: usize;
+    with_max_responses max_responses: usize;
     with_max_outgoing max_outgoing: usize;
     with_max_parked max_parked: usize;
     with_max_parked_bytes max_parked_bytes: usize;
@@ -227,7 +302,17 @@ mod tests {
             .with_bloom_capacity(1)
             .with_bloom_error_rate(0.000_001)
             .with_max_message_size(1)
-            .with_max_packet_size(1);
+            .with_max_packet_size(1)
+            .with_resend_interval(MILLISECOND)
+            .with_max_resend_attempts(0)
+            .with_buffer_sweep_interval(MILLISECOND)
+            .with_repair_sweep_interval(MILLISECOND)
+            .with_sync_interval(Some(MILLISECOND))
+            .with_park_timeout(Some(MILLISECOND))
+            .with_repair_t_min(Duration::ZERO)
+            .with_repair_t_max(Duration::ZERO)
+            .with_response_groups(1)
+            .with_max_repair_requests(0);
         let highest = ChannelOptions::default()
             .with_participant("x".repeat(1_024))
             .with_max_clock_skew(None)
@@ -236,7 +321,17 @@ mod tests {
             .with_bloom_capacity(1_000_000)
             .with_bloom_error_rate(0.5)
             .with_max_message_size(64 * MIB)
-            .with_max_packet_size(64 * MIB);
+            .with_max_packet_size(64 * MIB)
+            .with_resend_interval(DAY)
+            .with_max_resend_attempts(1_000)
+            .with_buffer_sweep_interval(DAY)
+            .with_repair_sweep_interval(DAY)
+            .with_sync_interval(None)
+            .with_park_timeout(Some(Duration::MAX))
+            .with_repair_t_min(DAY)
+            .with_repair_t_max(DAY)
+            .with_response_groups(65_536)
+            .with_max_repair_requests(64);
         assert_eq!((problems(&lowest), problems(&highest)), (vec![], vec![]));
     }
 
@@ -252,8 +347,18 @@ mod tests {
             .with_max_message_size(64 * MIB + 1)
             .with_max_packet_size(0)
             .with_durability(Durability::Wal)
-            .with_persistent(false);
-        assert_eq!(problems(&options).len(), 9, "{:?}", problems(&options));
+            .with_persistent(false)
+            .with_resend_interval(DAY + MILLISECOND)
+            .with_max_resend_attempts(1_001)
+            .with_buffer_sweep_interval(Duration::ZERO)
+            .with_repair_sweep_interval(Duration::from_micros(999))
+            .with_sync_interval(Some(Duration::ZERO))
+            .with_park_timeout(Some(Duration::ZERO))
+            .with_repair_t_min(DAY + MILLISECOND)
+            .with_repair_t_max(DAY + MILLISECOND)
+            .with_response_groups(0)
+            .with_max_repair_requests(65);
+        assert_eq!(problems(&options).len(), 19, "{:?}", problems(&options));
         for rate in [0.0, 0.000_000_9, 0.500_001, f64::INFINITY, -0.1] {
             assert_eq!(problems(&ChannelOptions::default().with_bloom_error_rate(rate)).len(), 1, "{rate}");
         }

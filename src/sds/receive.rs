@@ -16,6 +16,7 @@ use crate::sds::hash::BloomHash;
 use crate::sds::message::HistoryEntry;
 use crate::sds::options::BloomAck;
 use crate::sds::state::ChannelState;
+use crate::sds::time::Now;
 use crate::sds::wire::{Entry, Packet, decode, own_entries};
 
 /// The answer to a packet.
@@ -53,7 +54,8 @@ impl ChannelState {
     /// `MessageTooLarge`, `MalformedMessage`, `TooManyEntries`, `InvalidId`, `WrongChannel`, and `ParkedFull` for a
     /// message that would have to be parked beyond a limit. Nothing has changed then: with room again, the same bytes
     /// are accepted.
-    pub fn receive(&mut self, bytes: &[u8], now_ms: i64) -> Result<(Received, Effects)> {
+    pub fn receive(&mut self, bytes: &[u8], now: impl Into<Now>) -> Result<(Received, Effects)> {
+        let now = now.into();
         let packet = self.check_packet(bytes)?;
         let answer = |status, content, missing| Received { content, missing, status };
         let copy = || Bytes::copy_from_slice(packet.content);
@@ -64,11 +66,11 @@ impl ChannelState {
 
         // A copy still tells what its sender has seen meanwhile.
         if self.is_known(packet.message_id) {
-            self.review(&packet, &mut changes);
+            self.heed(&packet, now, &mut changes);
             return Ok((answer(ReceiveStatus::Duplicate, copy(), Vec::new()), changes.into_effects()));
         }
         if self.parking.contains(packet.message_id) {
-            self.review(&packet, &mut changes);
+            self.heed(&packet, now, &mut changes);
             let missing = self.parking.missing_of(packet.message_id);
             return Ok((answer(ReceiveStatus::Parked, copy(), missing), changes.into_effects()));
         }
@@ -80,44 +82,48 @@ impl ChannelState {
             self.parking.check_room(self.parking_limits(), packet.stored_bytes(), ids)?;
         }
         // From here on nothing is refused.
-        self.review(&packet, &mut changes);
+        self.heed(&packet, now, &mut changes);
         let before = self.clock.value();
-        if self.clock.arrive(timestamp, now_ms) {
+        if self.clock.arrive(timestamp, now.unix_ms) {
             self.clock_clamped += 1;
         }
         let lacking = wanted.iter().filter(|entry| !self.parking.contains(entry.message_id)).copied();
-        let missing = own_entries(wanted.len(), lacking);
+        let missing = own_entries(wanted.len(), lacking.clone());
         if !missing.is_empty() {
             let id = MessageId::from(packet.message_id);
             changes.missing(ChannelEvent::Missing { id, entries: missing.clone() });
         }
 
+        let lacking: Vec<_> = lacking.collect();
+        self.request_missing(lacking.into_iter(), now, &mut changes);
+
         let received = if is_sync {
             // It is never delivered, yet peers may name it as a cause.
-            if self.clock.deliver(timestamp, now_ms) {
+            if self.clock.deliver(timestamp, now.unix_ms) {
                 self.clock_clamped += 1;
             }
             let id = MessageId::from(packet.message_id);
             let met = self.parking.meet(packet.message_id);
             changes.meta_changed |= met.any;
             self.remember(id);
-            self.cascade(met.released, now_ms, &mut changes);
+            self.cascade(met.released, now, &mut changes);
             answer(ReceiveStatus::Sync, Bytes::new(), missing)
         } else {
             self.bloom.add(BloomHash::of(packet.message_id));
             let message = Arc::new(packet.to_stored(self.wire_id.clone()));
             let content = message.content.clone();
             if wanted.is_empty() {
-                self.cascade(vec![message], now_ms, &mut changes);
+                self.cascade(vec![message], now, &mut changes);
                 answer(ReceiveStatus::Delivered, content, missing)
             } else {
                 let wanted: BTreeSet<_> = wanted.iter().map(|entry| MessageId::from(entry.message_id)).collect();
-                self.parking.park(message, wanted, now_ms);
+                self.parking.park(message, wanted, now);
                 changes.meta_changed = true;
                 answer(ReceiveStatus::Parked, content, missing)
             }
         };
         changes.meta_changed |= self.clock.value() != before;
+        self.arm_sync(now);
         Ok((received, changes.into_effects()))
     }
 
@@ -160,6 +166,14 @@ impl ChannelState {
             .collect()
     }
 
+    /// What every packet tells that is accepted, copies too: that its message is about, what its sender has seen, and
+    /// what he lacks.
+    fn heed(&mut self, packet: &Packet<'_>, now: Now, changes: &mut Changes) {
+        self.end_repairs(packet.message_id, changes);
+        self.review(packet, changes);
+        self.take_over_requests(packet.repair_request.iter(), now, changes);
+    }
+
     /// Looks for messages of ours among what the packet's sender has seen.
     fn review(&mut self, packet: &Packet<'_>, changes: &mut Changes) {
         let bloom = PeerBloom::read(packet.bloom_filter).unwrap_or_else(|_| {
@@ -173,29 +187,24 @@ impl ChannelState {
         let named = packet.causal_history.iter().map(|entry| entry.message_id);
         let named: HashSet<&[u8]> = named.filter(|id| self.outgoing.contains(id)).collect();
         let mut acknowledged = Vec::new();
-        for (id, outgoing) in self.outgoing.iter_mut() {
+        let mut suspected = Vec::new();
+        for (id, outgoing) in self.outgoing.iter() {
             if named.contains(id.as_bytes()) {
                 acknowledged.push((id.clone(), true));
             } else if bloom.is_some_and(|bloom| bloom.contains(outgoing.hash)) {
                 match self.options.bloom_ack {
                     BloomAck::Accept => acknowledged.push((id.clone(), false)),
-                    BloomAck::Hint => {
-                        changes.meta_changed |= !outgoing.possibly_acknowledged;
-                        outgoing.possibly_acknowledged = true;
-                    }
+                    BloomAck::Hint if outgoing.possibly_acknowledged => {}
+                    BloomAck::Hint => suspected.push(id.clone()),
                 }
             }
         }
-        for (id, certain) in acknowledged {
-            self.outgoing.remove(id.as_bytes());
+        for id in suspected {
+            self.outgoing.suspect(id.as_bytes());
             changes.meta_changed = true;
-            if !self.history.contains(id.as_bytes()) {
-                // It was known as outgoing until now, and its hint goes with it.
-                self.remember(id.clone());
-                if self.hints.remove(&id).is_some() {
-                    changes.hints.push((id.clone(), Bytes::new()));
-                }
-            }
+        }
+        for (id, certain) in acknowledged {
+            self.drop_outgoing(&id, changes);
             changes.sent(id, certain);
         }
     }

@@ -43,6 +43,11 @@ impl<V> Sequence<V> {
         old
     }
 
+    pub(crate) fn get(&self, id: &[u8]) -> Option<&V> {
+        let index = usize::try_from(self.serials.get(id)?.checked_sub(self.first)?).ok()?;
+        self.slots.get(index)?.as_ref().map(|(_, value)| value)
+    }
+
     pub(crate) fn get_mut(&mut self, id: &[u8]) -> Option<&mut V> {
         let index = usize::try_from(self.serials.get(id)?.checked_sub(self.first)?).ok()?;
         self.slots.get_mut(index)?.as_mut().map(|(_, value)| value)

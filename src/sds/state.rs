@@ -16,15 +16,18 @@ use crate::sds::hash::BloomHash;
 use crate::sds::history::History;
 use crate::sds::lamport::LamportClock;
 use crate::sds::message::{HistoryEntry, SdsMessage};
-use crate::sds::meta::{
-    ChannelMeta, IncomingMessage, IncomingRepairEntry, OutgoingRepairEntry, SCHEMA_VERSION, UnacknowledgedMessage,
-};
+use crate::sds::meta::{ChannelMeta, IncomingMessage, SCHEMA_VERSION, UnacknowledgedMessage};
 use crate::sds::options::{ChannelOptions, MAX_HINT_BYTES};
+use crate::sds::outbox::Outbox;
+use crate::sds::repair::{RepairTiming, Repairs};
 use crate::sds::sequence::Sequence;
+use crate::sds::time::{Now, whole_ms};
+use crate::sds::timer::Timers;
 use crate::sds::wire::encode_with;
 
-/// Everything that a channel knows. Each operation takes the time of day, changes the state, and answers with its
-/// [`Effects`]; one that is refused changes nothing.
+/// Everything that a channel knows. Each operation takes the time, changes the state, and answers with its [`Effects`];
+/// one that is refused changes nothing. After any of them, [`next_due`](Self::next_due) tells when
+/// [`tick`](Self::tick) is to be called.
 ///
 /// ```
 /// use ractor_persistence::base::name::ChannelId;
@@ -60,25 +63,14 @@ pub struct ChannelState {
     /// Ids that are known though they are not in the history (any more), oldest first.
     pub(crate) remembered: Sequence<()>,
     /// Messages of ours in order of sending.
-    pub(crate) outgoing: Sequence<Outgoing>,
+    pub(crate) outgoing: Outbox,
     pub(crate) parking: Parking,
     pub(crate) hints: HashMap<MessageId, Bytes>,
-    /// As loaded, and saved again as they are.
-    pub(crate) outgoing_repair: Vec<OutgoingRepairEntry>,
-    pub(crate) incoming_repair: Vec<IncomingRepairEntry>,
+    pub(crate) repairs: Repairs,
+    pub(crate) timing: RepairTiming,
+    pub(crate) timers: Timers,
     pub(crate) blooms_rejected: u64,
     pub(crate) clock_clamped: u64,
-}
-
-/// A message of ours that waits for its acknowledgement.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Outgoing {
-    pub(crate) message: Arc<SdsMessage>,
-    pub(crate) send_time_ms: i64,
-    pub(crate) resend_attempts: u32,
-    pub(crate) possibly_acknowledged: bool,
-    /// For looking the id up in the filters of peers.
-    pub(crate) hash: BloomHash,
 }
 
 /// Counters of a channel.
@@ -99,6 +91,10 @@ pub struct ChannelStats {
     pub missing: usize,
     /// Ids remembered beyond the history.
     pub remembered: usize,
+    /// Messages that peers are asked for.
+    pub requests: usize,
+    /// Messages that peers asked for and that are to be answered.
+    pub responses: usize,
     /// Bloom filters of peers that were read as empty, since the channel was opened.
     pub blooms_rejected: u64,
     /// Timestamps of peers that were too far ahead for the clock to follow, since the channel was opened.
@@ -106,7 +102,8 @@ pub struct ChannelStats {
 }
 
 impl ChannelState {
-    /// A channel that nothing is known of yet.
+    /// A channel that nothing is known of yet. Its timers count from moment 0; those of one that is
+    /// [loaded](Self::load), from then.
     ///
     /// # Errors
     /// `InvalidOptions` with all faults of the options.
@@ -117,14 +114,15 @@ impl ChannelState {
             clock: LamportClock::new(0, options.clock_unit, options.max_clock_skew),
             bloom: RollingBloom::new(options.bloom_capacity, options.bloom_error_rate),
             id,
-            options,
             history: History::default(),
             remembered: Sequence::default(),
-            outgoing: Sequence::default(),
+            outgoing: Outbox::new(whole_ms(options.resend_interval)),
+            timing: RepairTiming::of(&options),
+            timers: Timers::new(&options, Now::default()),
+            repairs: Repairs::default(),
             parking: Parking::default(),
             hints: HashMap::new(),
-            outgoing_repair: Vec::new(),
-            incoming_repair: Vec::new(),
+            options,
             blooms_rejected: 0,
             clock_clamped: 0,
         })
@@ -141,15 +139,19 @@ impl ChannelState {
         &mut self,
         id: impl Into<MessageId>,
         content: impl Into<Bytes>,
-        now_ms: i64,
+        now: impl Into<Now>,
     ) -> Result<(Bytes, Effects)> {
-        let (id, content) = (id.into(), content.into());
+        let (id, content, now) = (id.into(), content.into(), now.into());
         self.check_wrap(&id, &content)?;
-        let lamport_timestamp = self.clock.send(now_ms);
+        let mut changes = Changes::default();
+        changes.meta_changed = true;
+        let lamport_timestamp = self.clock.send(now.unix_ms);
+        self.end_repairs(id.as_bytes(), &mut changes);
+        let requests = self.attach_requests(now, &mut changes);
         let message = Arc::new(SdsMessage {
             message_id: id.clone(),
             lamport_timestamp,
-            causal_history: self.recent_entries(),
+            causal_history: self.entries_until(lamport_timestamp),
             channel_id: self.wire_id.clone(),
             content,
             bloom_filter: Bytes::new(),
@@ -157,24 +159,16 @@ impl ChannelState {
             repair_request: Vec::new(),
         });
         // Encoded before its own id is in the bloom filter: nobody else has seen it.
-        let bytes = encode_with(self.options.wire, &message, self.bloom.serialized(), &[]);
+        let bytes = encode_with(self.options.wire, &message, self.bloom.serialized(), &requests);
 
         let hash = BloomHash::of(id.as_bytes());
         self.bloom.add(hash);
-        let outgoing = Outgoing {
-            message: Arc::clone(&message),
-            send_time_ms: now_ms,
-            resend_attempts: 0,
-            possibly_acknowledged: false,
-            hash,
-        };
-        self.outgoing.push(id.clone(), outgoing);
-        let mut changes = Changes::default();
-        changes.meta_changed = true;
+        self.outgoing.push(Arc::clone(&message), hash, now);
         self.enter(message, &mut changes);
         // A peer may have told of this id before we did, if what we said then was lost with our memory.
         let met = self.parking.meet(id.as_bytes());
-        self.cascade(met.released, now_ms, &mut changes);
+        self.cascade(met.released, now, &mut changes);
+        self.timers.spoke(now);
         Ok((bytes, changes.into_effects()))
     }
 
@@ -201,9 +195,9 @@ impl ChannelState {
         Ok(())
     }
 
-    /// The causal history that a message sent now gets: oldest first, with the hints that were set here.
-    fn recent_entries(&self) -> Vec<HistoryEntry> {
-        let recent = self.history.recent(self.clock.value(), self.options.max_causal_history);
+    /// The causal history that a message of this timestamp gets: oldest first, with the hints that were set here.
+    pub(crate) fn entries_until(&self, timestamp: i64) -> Vec<HistoryEntry> {
+        let recent = self.history.recent(timestamp, self.options.max_causal_history);
         let mut entries: Vec<_> = recent
             .map(|message| HistoryEntry {
                 message_id: message.message_id.clone(),
@@ -223,8 +217,9 @@ impl ChannelState {
     pub fn mark_dependencies_met(
         &mut self,
         ids: impl IntoIterator<Item = impl Into<MessageId>>,
-        now_ms: i64,
+        now: impl Into<Now>,
     ) -> Result<Effects> {
+        let now = now.into();
         let ids: Vec<MessageId> = ids.into_iter().map(Into::into).collect();
         if ids.iter().any(|id| id.as_bytes().len() > MAX_ID_BYTES) {
             return Err(Error::InvalidId { reason: "it has more than 1,024 bytes" });
@@ -242,9 +237,11 @@ impl ChannelState {
             let met = self.parking.meet(id.as_bytes());
             changes.meta_changed |= met.any;
             released.extend(met.released);
+            self.end_repairs(id.as_bytes(), &mut changes);
             self.remember(id);
         }
-        self.cascade(released, now_ms, &mut changes);
+        self.cascade(released, now, &mut changes);
+        self.arm_sync(now);
         Ok(changes.into_effects())
     }
 
@@ -288,11 +285,11 @@ impl ChannelState {
     }
 
     /// Delivers messages that wait for nothing, and what that releases, causes first and otherwise in order.
-    pub(crate) fn cascade(&mut self, released: Vec<Arc<SdsMessage>>, now_ms: i64, changes: &mut Changes) {
+    pub(crate) fn cascade(&mut self, released: Vec<Arc<SdsMessage>>, now: Now, changes: &mut Changes) {
         let mut heap: BinaryHeap<_> = released.into_iter().map(|message| Reverse(InOrder(message))).collect();
         while let Some(Reverse(InOrder(message))) = heap.pop() {
             let before = self.clock.value();
-            if self.clock.deliver(message.lamport_timestamp, now_ms) {
+            if self.clock.deliver(message.lamport_timestamp, now.unix_ms) {
                 self.clock_clamped += 1;
             }
             let met = self.parking.meet(message.message_id.as_bytes());
@@ -314,12 +311,28 @@ impl ChannelState {
         while self.history.len() > self.options.max_history {
             let Some(evicted) = self.history.evict(self.clock.value()) else { return };
             let id = evicted.message_id.clone();
-            // Adapters delete a hint with its message; this also overrides one that is not saved yet.
-            if self.hints.remove(&id).is_some() {
-                changes.hints.push((id.clone(), Bytes::new()));
-            }
+            self.drop_hint(&id, changes);
+            self.end_response(id.as_bytes(), changes);
             changes.history.evict(id.clone());
             self.remember(id);
+        }
+    }
+
+    /// Adapters delete a hint with its message; this also overrides one that is not saved yet.
+    pub(crate) fn drop_hint(&mut self, id: &MessageId, changes: &mut Changes) {
+        if self.hints.remove(id).is_some() {
+            changes.hints.push((id.clone(), Bytes::new()));
+        }
+    }
+
+    /// Waits for no acknowledgement of a message any more. One that the history has lost was known as outgoing until now,
+    /// and its hint goes with it.
+    pub(crate) fn drop_outgoing(&mut self, id: &MessageId, changes: &mut Changes) {
+        self.outgoing.remove(id.as_bytes());
+        changes.meta_changed = true;
+        if !self.history.contains(id.as_bytes()) {
+            self.remember(id.clone());
+            self.drop_hint(id, changes);
         }
     }
 
@@ -333,26 +346,27 @@ impl ChannelState {
         &self.options
     }
 
-    /// All of the state that is saved besides history and hints; costs one pass over outgoing and parked messages.
+    /// All of the state that is saved besides history and hints; costs one pass over outgoing and parked messages
+    /// and repairs.
     pub fn meta(&self) -> ChannelMeta {
         let outgoing = self.outgoing.iter().map(|(_, outgoing)| UnacknowledgedMessage {
             message: SdsMessage::clone(&outgoing.message),
-            send_time_ms: outgoing.send_time_ms,
+            send_time_ms: outgoing.sent.unix_ms,
             resend_attempts: outgoing.resend_attempts,
             possibly_acknowledged: outgoing.possibly_acknowledged,
         });
         let incoming = self.parking.iter().map(|parked| IncomingMessage {
             message: SdsMessage::clone(&parked.message),
             missing: parked.missing.clone(),
-            parked_at_ms: parked.parked_at_ms,
+            parked_at_ms: parked.parked_at.unix_ms,
         });
         ChannelMeta {
             schema_version: SCHEMA_VERSION,
             lamport_timestamp: self.clock.value(),
             outgoing: outgoing.collect(),
             incoming: incoming.collect(),
-            outgoing_repair: self.outgoing_repair.clone(),
-            incoming_repair: self.incoming_repair.clone(),
+            outgoing_repair: self.repairs.outgoing().collect(),
+            incoming_repair: self.repairs.incoming().collect(),
         }
     }
 
@@ -382,6 +396,8 @@ impl ChannelState {
             parked_bytes: self.parking.bytes(),
             missing: self.parking.waited_for(),
             remembered: self.remembered.len(),
+            requests: self.repairs.requests(),
+            responses: self.repairs.responses(),
             blooms_rejected: self.blooms_rejected,
             clock_clamped: self.clock_clamped,
         }

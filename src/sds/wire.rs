@@ -268,12 +268,7 @@ impl<'a> ListSpan<'a> {
         if self.count == MAX_ENTRIES {
             return Err(Error::TooManyEntries { limit: MAX_ENTRIES });
         }
-        let entry = decode_entry(entry).map_err(malformed)?;
-        id_within_bounds(entry.message_id)?;
-        id_within_bounds(entry.sender_id)?;
-        if entry.retrieval_hint.len() > MAX_HINT_BYTES {
-            return Err(Error::InvalidId { reason: "its retrieval hint has more than 4,096 bytes" });
-        }
+        entry_within_bounds(entry)?;
         if self.count == 0 {
             self.from = before;
         }
@@ -285,6 +280,26 @@ impl<'a> ListSpan<'a> {
         let length = self.from.len().saturating_sub(self.after);
         Entries { bytes: self.from.get(..length).unwrap_or_default(), field: self.field, count: self.count }
     }
+}
+
+fn entry_within_bounds(bytes: &[u8]) -> Result<Entry<'_>> {
+    let entry = decode_entry(bytes).map_err(malformed)?;
+    id_within_bounds(entry.message_id)?;
+    id_within_bounds(entry.sender_id)?;
+    if entry.retrieval_hint.len() > MAX_HINT_BYTES {
+        return Err(Error::InvalidId { reason: "its retrieval hint has more than 4,096 bytes" });
+    }
+    Ok(entry)
+}
+
+/// An entry that stands alone.
+pub(crate) fn decode_owned_entry(bytes: &[u8]) -> Result<HistoryEntry> {
+    let entry = entry_within_bounds(bytes)?;
+    Ok(HistoryEntry {
+        message_id: MessageId::from(entry.message_id),
+        retrieval_hint: Bytes::copy_from_slice(entry.retrieval_hint),
+        sender_id: ParticipantId::from(entry.sender_id),
+    })
 }
 
 fn decode_entry(bytes: &[u8]) -> Result<Entry<'_>, Fault> {
@@ -372,8 +387,19 @@ fn entry_field_len(entry: &HistoryEntry) -> usize {
 fn put_entries(out: &mut Vec<u8>, field: u64, entries: &[HistoryEntry]) {
     for entry in entries {
         put_header(out, field, entry_len(entry));
-        put_bytes(out, 1, entry.message_id.as_bytes());
-        put_some_bytes(out, 2, &entry.retrieval_hint);
-        put_some_bytes(out, 3, entry.sender_id.as_bytes());
+        put_entry(out, entry);
     }
+}
+
+fn put_entry(out: &mut Vec<u8>, entry: &HistoryEntry) {
+    put_bytes(out, 1, entry.message_id.as_bytes());
+    put_some_bytes(out, 2, &entry.retrieval_hint);
+    put_some_bytes(out, 3, entry.sender_id.as_bytes());
+}
+
+/// An entry that stands alone.
+pub(crate) fn encode_entry(entry: &HistoryEntry) -> Vec<u8> {
+    let mut out = Vec::with_capacity(entry_len(entry));
+    put_entry(&mut out, entry);
+    out
 }

@@ -2,25 +2,19 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use ractor::{Actor, ActorStatus};
 use tokio::time::Instant;
 
 use crate::base::blocking;
-use crate::base::error::{Error, Failure, Result};
+use crate::base::error::{Error, Result};
 use crate::base::name::{BucketName, Subject};
 use crate::base::slot::{Place, Slot};
 use crate::bucket::{Address, Bucket, BucketActor, BucketMessage, BucketSlot, DEFAULT_TIMEOUT, Instance, Surroundings};
-use crate::persistence::{BucketCell, Cell, LoadFailure, Persister};
+use crate::persistence::{BucketCell, Cell, Persister};
 use crate::records::{BucketDefinition, BucketSnapshot, Restored, Schema, Table};
-use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
+use crate::store::children::{Child, Restarts};
 use crate::store::inner::{Inner, lock};
-
-/// Between attempts to restart while the adapter cannot be reached, the first and the longest.
-pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// See [`FIRST_PAUSE`].
-pub(super) const LAST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What a store knows of a bucket.
 #[derive(Debug)]
@@ -38,6 +32,10 @@ impl BucketEntry {
 
     pub(super) fn slot(&self) -> &BucketSlot {
         &self.address.slot
+    }
+
+    pub(super) fn is_saved(&self) -> bool {
+        self.cell().is_some()
     }
 
     /// None where the bucket is not saved.
@@ -109,7 +107,7 @@ impl Inner {
         let subject = entry.slot().subject().clone();
         let mut table = Table::new(Arc::clone(&entry.schema));
         if let (Some(persister), Some(cell)) = (&self.persister, entry.cell()) {
-            let stored = entry.slot().while_open(self.load_or_start_empty(persister, entry)).await?;
+            let (stored, quarantine) = entry.slot().while_open(self.load_or_start_empty(persister, entry)).await?;
             let stored_revision = stored.as_ref().map_or(0, |snapshot| snapshot.revision);
             let mut altered = false;
             if let Some(snapshot) = stored {
@@ -127,23 +125,21 @@ impl Inner {
                 persister.forget(&subject);
                 return Err(error);
             }
-            persister.recovered(&subject, count, took);
+            persister.recovered(&subject, count, took, quarantine);
             return Ok(());
         }
         self.spawn_bucket(entry, table).await
     }
 
-    async fn load_or_start_empty(&self, persister: &Persister, entry: &BucketEntry) -> Result<Option<BucketSnapshot>> {
-        let name = entry.name();
-        let subject = Subject::Bucket(name.clone());
-        match persister.load_bucket(name).await {
-            Err(error) if starts_empty(persister, &error) => {
-                let place = persister.quarantine(&subject).await?;
-                tracing::warn!(store = %self.name, %subject, place, "unreadable data is in quarantine");
-                persister.report(Failure::new(Some(subject), "load", error, 1));
-                Ok(None)
-            }
-            loaded => loaded,
+    /// What is stored; or nothing, and where it is now, if it cannot be read and an empty start was chosen for that.
+    async fn load_or_start_empty(
+        &self,
+        persister: &Persister,
+        entry: &BucketEntry,
+    ) -> Result<(Option<BucketSnapshot>, Option<String>)> {
+        match persister.load_bucket(entry.name()).await {
+            Ok(stored) => Ok((stored, None)),
+            Err(error) => Ok((None, Some(self.set_aside(persister, entry.slot().subject(), error).await?))),
         }
     }
 
@@ -190,39 +186,8 @@ impl Inner {
             // A transaction may hold it still: nothing that it commits from here on would be saved or seen.
             instance.retire();
         }
-        let subject = Subject::Bucket(name.clone());
-        if !lock(&entry.restarts).allow(Instant::now()) {
-            let given_up = Error::GivenUp { subject: subject.clone(), restarts: RESTARTS, within: WITHIN };
-            entry.slot().close(given_up.clone());
+        if self.bring_back(entry.slot(), &entry.restarts, || self.restart_bucket(&entry)).await {
             self.live.replaced(name);
-            self.report(Failure::new(Some(subject), "restart", given_up, RESTARTS));
-            return;
-        }
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
-            match self.restart_bucket(&entry).await {
-                Ok(()) => return,
-                // Stopped, dropped or detached meanwhile.
-                Err(_) if matches!(entry.slot().place(), Place::Gone(_)) => return,
-                Err(Error::Stopping) => return,
-                Err(error) => {
-                    self.report(Failure::new(Some(subject.clone()), "restart", error.clone(), attempt));
-                    if !error.is_retryable() {
-                        entry.slot().close(error);
-                        self.live.replaced(name);
-                        return;
-                    }
-                }
-            }
-            // The adapter may be back later; callers wait within their timeouts.
-            let rest = async {
-                tokio::time::sleep(pause).await;
-                Ok(())
-            };
-            if entry.slot().while_open(rest).await.is_err() {
-                return;
-            }
-            pause = (pause * 2).min(LAST_PAUSE);
         }
     }
 
@@ -333,13 +298,6 @@ pub(super) enum Fate {
     Drop,
     /// It is saved and kept.
     Detach,
-}
-
-/// Whether a load that failed like this may be followed by an empty start: only what can never be read qualifies, and
-/// only where that was chosen.
-pub(super) fn starts_empty(persister: &Persister, error: &Error) -> bool {
-    persister.load_failure() == LoadFailure::StartEmpty
-        && matches!(error, Error::Corrupt { .. } | Error::UnknownFormat { .. })
 }
 
 /// Binding and checking a large bucket takes long: off the async workers.

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use crate::base::blocking;
 use crate::base::durability::Durability;
-use crate::base::error::{Error, Failure, Result};
+use crate::base::error::{Error, Result};
 use crate::base::name::{ChannelId, Subject};
 use crate::base::slot::{Place, Slot};
-use crate::channel::{Channel, ChannelActor, ChannelCell, ChannelMessage, ChannelStart, Teller};
+use crate::channel::{Channel, ChannelActor, ChannelCell, ChannelMessage, ChannelStart, Reach, Teller};
 use crate::persistence::{Cell, Persister};
 use crate::sds::{ChannelData, ChannelOptions, ChannelState, Effects};
-use crate::store::bucket::{FIRST_PAUSE, Fate, LAST_PAUSE, starts_empty};
-use crate::store::children::{Child, RESTARTS, Restarts, WITHIN};
+use crate::store::bucket::Fate;
+use crate::store::children::{Child, Restarts};
 use crate::store::inner::{Inner, lock};
 
 /// What a store knows of a channel. Concurrent openings share it.
@@ -102,7 +102,8 @@ impl Inner {
 
     fn channel_handle(&self, id: &ChannelId, live: &Live) -> Channel {
         let (slot, bus) = (Arc::clone(&live.slot), self.bus.clone());
-        Channel::new(id.clone(), slot, bus, live.start.persister.clone(), live.options.durability)
+        let reach = Reach::new(&live.start, self.coordinator.clone());
+        Channel::new(id.clone(), slot, bus, live.start.persister.clone(), live.options.durability, reach)
     }
 
     /// Who saves the channel, if anybody is to; refuses what the adapter cannot do.
@@ -129,7 +130,7 @@ impl Inner {
         let begun = Instant::now();
         let subject = Subject::Channel(id.clone());
         let loading = self.load_state(&id, &options, persister.as_ref());
-        let (state, effects) = self.unless_stopping(loading).await?;
+        let (state, effects, quarantine) = self.unless_stopping(loading).await?;
         let count = state.history().len();
         let cell = Arc::new(ChannelCell::new(id.clone(), state));
         let (teller, task) = Teller::new(id.clone(), self.bus.clone(), persister.as_ref(), options.durability);
@@ -153,30 +154,31 @@ impl Inner {
         // Before any later call: nobody has a handle yet.
         live.start.settle(effects)?;
         if let Some(persister) = &live.start.persister {
-            persister.recovered(&subject, count, begun.elapsed());
+            persister.recovered(&subject, count, begun.elapsed(), quarantine);
         }
         Ok(live)
     }
 
-    /// What is stored, made a state; an empty one where it cannot be read and that was chosen.
+    /// What is stored, made a state; an empty one, and where it is now, if it cannot be read and that was chosen.
     async fn load_state(
         &self,
         id: &ChannelId,
         options: &ChannelOptions,
         persister: Option<&Persister>,
-    ) -> Result<(ChannelState, Effects)> {
+    ) -> Result<(ChannelState, Effects, Option<String>)> {
         let load = |data| ChannelState::load(id.clone(), options.clone(), data, self.clock.now_ms());
-        let Some(persister) = persister else { return load(ChannelData::default()) };
-        match persister.load_channel(id).await.and_then(load) {
-            Err(error) if starts_empty(persister, &error) => {
-                let subject = Subject::Channel(id.clone());
-                let place = persister.quarantine(&subject).await?;
-                tracing::warn!(store = %self.name, %subject, place, "unreadable data is in quarantine");
-                persister.report(Failure::new(Some(subject), "load", error, 1));
-                load(ChannelData::default())
+        let stored = match persister {
+            Some(persister) => persister.load_channel(id).await,
+            None => Ok(ChannelData::default()),
+        };
+        let ((state, effects), quarantine) = match (stored.and_then(load), persister) {
+            (Err(error), Some(persister)) => {
+                let place = self.set_aside(persister, &Subject::Channel(id.clone()), error).await?;
+                (load(ChannelData::default())?, Some(place))
             }
-            loaded => loaded,
-        }
+            (loaded, _) => (loaded?, None),
+        };
+        Ok((state, effects, quarantine))
     }
 
     async fn spawn_channel(self: &Arc<Self>, live: &Live) -> Result<()> {
@@ -206,36 +208,7 @@ impl Inner {
         if !live.slot.restarting() {
             return;
         }
-        let subject = live.slot.subject().clone();
-        if !lock(&live.restarts).allow(Instant::now()) {
-            let given_up = Error::GivenUp { subject: subject.clone(), restarts: RESTARTS, within: WITHIN };
-            live.slot.close(given_up.clone());
-            self.report(Failure::new(Some(subject), "restart", given_up, RESTARTS));
-            return;
-        }
-        let mut pause = FIRST_PAUSE;
-        for attempt in 1.. {
-            match self.restart_channel(id, live).await {
-                Ok(()) | Err(Error::Stopping) => return,
-                Err(_) if self.is_stopping() => return,
-                Err(error) => {
-                    self.report(Failure::new(Some(subject.clone()), "restart", error.clone(), attempt));
-                    if !error.is_retryable() {
-                        live.slot.close(error);
-                        return;
-                    }
-                }
-            }
-            // The adapter may be back later; callers wait within their timeouts.
-            let rest = async {
-                tokio::time::sleep(pause).await;
-                Ok(())
-            };
-            if self.unless_stopping(rest).await.is_err() {
-                return;
-            }
-            pause = (pause * 2).min(LAST_PAUSE);
-        }
+        self.bring_back(&live.slot, &live.restarts, || self.restart_channel(id, live)).await;
     }
 
     async fn restart_channel(self: &Arc<Self>, id: &ChannelId, live: &Live) -> Result<()> {
@@ -299,11 +272,14 @@ impl Inner {
             Place::Starting | Place::Gone(_) => {}
         }
         if let Some(persister) = &live.start.persister {
+            // Transactions do not take turns with calls: what they apply from here on might not be saved any more.
+            live.start.cell.seal(true);
             let outcome = match fate {
                 Fate::Drop => persister.drop_stored(&subject).await,
                 Fate::Detach => persister.flush(Some(&subject)).await,
             };
             if let Err(error) = outcome {
+                live.start.cell.seal(false);
                 if fate == Fate::Drop && matches!(error, Error::Unknown { .. }) {
                     // It may be gone from the disk: memory has it, and writes it again.
                     live.start.resave()?;
@@ -328,6 +304,10 @@ impl Inner {
 }
 
 impl Live {
+    pub(super) fn is_saved(&self) -> bool {
+        self.start.persister.is_some()
+    }
+
     /// Whether it was closed or dropped.
     fn is_ended(&self) -> bool {
         matches!(self.slot.place(), Place::Gone(Error::UnknownChannel { .. }))

@@ -63,7 +63,7 @@ impl Store {
         let StoreBuilder { name, adapter, options, on_error, clock, ttl_check_interval } = builder;
         let name = StoreName::new(&name)?;
         options.validate()?;
-        let for_bus = on_error.clone();
+        let (for_bus, stop_timeout) = (on_error.clone(), options.stop_timeout);
         let bus = Bus::new(move |failure: Failure| report(for_bus.as_ref(), &failure));
         let persister = match adapter {
             Some(adapter) => {
@@ -78,7 +78,9 @@ impl Store {
             }
             None => None,
         };
-        let inner = Arc::new(Inner::new(name, bus, clock, persister, on_error, dirty, ttl_check_interval));
+        let mut inner = Inner::new(name, bus, clock, persister, on_error, dirty, ttl_check_interval);
+        inner.stop_timeout = stop_timeout;
+        let inner = Arc::new(inner);
         let spawned = match above {
             Some(above) => Supervisor::spawn_linked(None, Supervisor, Arc::clone(&inner), above).await,
             None => Supervisor::spawn(None, Supervisor, Arc::clone(&inner)).await,
@@ -170,7 +172,7 @@ impl Store {
         F: FnMut(Transaction) -> Fut + Send + 'a,
         Fut: Future + Send + 'a,
     {
-        TransactionBuilder::new(self.inner.directory.clone(), function)
+        TransactionBuilder::new(self.inner.directory.clone(), self.inner.coordinator.clone(), function)
     }
 
     /// Removes the records that have expired, in all buckets, without waiting for the next tick; answers how many.

@@ -1,5 +1,6 @@
 //! What a store is made of, shared by its handles and its supervisor.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,19 +8,25 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use ractor::{Actor, ActorId, ActorRef};
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, ChannelId, StoreName, Subject};
 use crate::bucket::{Activity, Directory, LiveQueries, NamedQueries};
 use crate::bus::{Bus, SubscriptionGuard};
-use crate::persistence::{OnError, Persister, PersisterActor};
+use crate::durable::Values;
+use crate::persistence::{Coordinator, OnError, PersistenceOptions, Persister, PersisterActor};
 use crate::store::bucket::BucketEntry;
 use crate::store::channel::ChannelEntry;
 use crate::store::children::{Child, Children};
 use crate::store::inbox::Inboxes;
 use crate::store::report::StopReport;
 use crate::store::supervisor::SupervisorMessage;
+
+/// The least time that actors have to finish what they have accepted.
+const LEAST_DRAIN: Duration = Duration::from_secs(1);
 
 /// What a store is made of.
 pub(super) struct Inner {
@@ -37,8 +44,15 @@ pub(super) struct Inner {
     /// Numbers the commits of all buckets.
     pub(super) commits: Arc<AtomicU64>,
     pub(super) channels: Mutex<HashMap<ChannelId, Arc<ChannelEntry>>>,
+    /// The durable values of users' own actors, and whether they have been loaded.
+    pub(super) values: Values,
+    pub(super) values_loaded: OnceCell<()>,
+    /// What joins transactions belongs to the same one.
+    pub(super) coordinator: Coordinator,
     pub(super) children: Children,
     pub(super) supervisor: OnceCell<ActorRef<SupervisorMessage>>,
+    /// How long stopping takes at most.
+    pub(super) stop_timeout: Duration,
     stopping: AtomicBool,
     /// Closed when stopping begins: ends what would outlast it.
     going: Arc<Semaphore>,
@@ -76,6 +90,8 @@ impl Inner {
         ttl_check_interval: Duration,
     ) -> Self {
         let (directory, activity) = (Directory::default(), Activity::default());
+        let coordinator = Coordinator::new(persister.clone());
+        let values = Values::new(coordinator.clone(), Arc::clone(&clock));
         let reporter = on_error.clone();
         let on_failure = Arc::new(move |failure: Failure| report(reporter.as_ref(), &failure));
         let live = LiveQueries::new(bus.clone(), directory.clone(), activity.clone(), on_failure);
@@ -90,8 +106,12 @@ impl Inner {
             directory,
             commits: Arc::default(),
             channels: Mutex::new(HashMap::new()),
+            values,
+            values_loaded: OnceCell::new(),
+            coordinator,
             children: Children::default(),
             supervisor: OnceCell::new(),
+            stop_timeout: PersistenceOptions::default().stop_timeout,
             stopping: AtomicBool::new(false),
             going: Arc::new(Semaphore::new(0)),
             stopped: OnceCell::new(),
@@ -110,6 +130,8 @@ impl Inner {
 
     fn begin_to_stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
+        self.coordinator.close();
+        self.values.close();
         self.going.close();
         self.live.close();
     }
@@ -154,13 +176,13 @@ impl Inner {
         Ok(())
     }
 
-    /// A child's actor is dead.
-    pub(super) fn child_died(self: &Arc<Self>, id: ActorId, error: Option<&str>) {
+    /// A child's actor is dead. What it said when it failed is not repeated: it may be what a record holds.
+    pub(super) fn child_died(self: &Arc<Self>, id: ActorId, failed: bool) {
         let Some(child) = self.children.died(id) else { return };
         if self.is_stopping() {
             return;
         }
-        tracing::error!(store = %self.name, ?child, error, "an actor died and is restarted");
+        tracing::error!(store = %self.name, ?child, failed, "an actor died and is restarted");
         self.revive(child);
     }
 
@@ -197,26 +219,64 @@ impl Inner {
         self.inboxes.close();
     }
 
+    /// Lets buckets and channels finish what they have accepted, all at once. They have half of the time that a stop has,
+    /// but a second at least, because the rest is for saving. Answers those that did not come to an end, and whether they
+    /// are saved.
+    async fn drain(&self) -> BTreeMap<Subject, bool> {
+        let mut left = BTreeMap::new();
+        let mut draining = JoinSet::new();
+        let buckets: Vec<_> = lock(&self.buckets).values().cloned().collect();
+        for entry in buckets {
+            left.insert(entry.slot().subject().clone(), entry.is_saved());
+            draining.spawn(async move {
+                entry.slot().drain().await;
+                entry.slot().subject().clone()
+            });
+        }
+        let channels: Vec<_> = lock(&self.channels).values().cloned().collect();
+        for entry in channels {
+            let Some(live) = entry.live() else { continue };
+            left.insert(live.slot.subject().clone(), live.is_saved());
+            let slot = Arc::clone(&live.slot);
+            draining.spawn(async move {
+                slot.drain().await;
+                slot.subject().clone()
+            });
+        }
+        let limit = Instant::now() + (self.stop_timeout / 2).max(LEAST_DRAIN);
+        while let Ok(Some(ended)) = tokio::time::timeout_at(limit, draining.join_next()).await {
+            if let Ok(subject) = ended {
+                left.remove(&subject);
+            }
+        }
+        left
+    }
+
     /// The one way a store ends: refuse what is new, finish what was accepted, save, release the adapter. Whoever calls
     /// it again gets the same report.
     pub(super) async fn shut_down(&self) -> StopReport {
         let report = self.stopped.get_or_init(|| async {
             self.begin_to_stop();
-            let buckets: Vec<_> = lock(&self.buckets).values().cloned().collect();
-            for entry in &buckets {
-                entry.slot().drain().await;
-            }
+            let limit = Instant::now() + self.stop_timeout;
+            let stuck = self.drain().await;
             let channels: Vec<_> = lock(&self.channels).values().cloned().collect();
-            for live in channels.iter().filter_map(|entry| entry.live()) {
-                live.slot.drain().await;
-            }
-            let report = match &self.persister {
+            let mut report = match &self.persister {
                 Some(persister) => {
-                    let (unsaved, error) = persister.stop().await;
+                    let (unsaved, error) = persister.stop(limit).await;
                     StopReport { unsaved, error }
                 }
                 None => StopReport::default(),
             };
+            if !stuck.is_empty() {
+                // What they had not come to is not saved either.
+                report
+                    .unsaved
+                    .extend(stuck.into_iter().filter(|(_, persistent)| *persistent).map(|(subject, _)| subject));
+                report.unsaved.sort_unstable();
+                report.unsaved.dedup();
+                let slow = std::io::Error::new(std::io::ErrorKind::TimedOut, "actors did not come to an end in time");
+                report.error.get_or_insert_with(|| Error::unknown("finishing what was accepted", slow));
+            }
             // What was saved by the last commit is told before the bus closes.
             for live in channels.iter().filter_map(|entry| entry.live()) {
                 live.hushed().await;

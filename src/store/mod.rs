@@ -4,8 +4,9 @@
 //! after stopping has begun nothing is accepted that could not be saved; the report never hides what was not saved.
 //!
 //! `builder` and `handle` are what users hold, `inner` what a store is made of, `supervisor` the actor above its
-//! children, `children` who they are, `bucket` and `channel` a bucket's and a channel's life, `report` what a store tells
-//! of itself. `live` is what a store offers for live queries, `listener` handlers of events, `bridge` events for elsewhere,
+//! children, `children` who they are, `bucket` and `channel` a bucket's and a channel's life, `restart` what both have in
+//! common of it, `durable` how durable values are opened, `report` what a store tells of itself. `live` is what a store
+//! offers for live queries, `listener` handlers of events, `bridge` events for elsewhere,
 //! `inbox` the queue between the bus and either of them.
 
 mod bridge;
@@ -13,6 +14,7 @@ mod bucket;
 mod builder;
 mod channel;
 mod children;
+mod durable;
 mod expiry;
 mod handle;
 mod inbox;
@@ -20,6 +22,7 @@ mod inner;
 mod listener;
 mod live;
 mod report;
+mod restart;
 mod supervisor;
 
 pub use bridge::{Bridge, BridgeOptions, BridgeStats, Receiver};

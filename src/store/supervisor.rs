@@ -61,10 +61,8 @@ impl Actor for Supervisor {
     ) -> Result<(), ActorProcessingErr> {
         match event {
             // The state that comes with a termination may be torn, and is not looked at.
-            SupervisionEvent::ActorTerminated(cell, _, _) => state.inner.child_died(cell.get_id(), None),
-            SupervisionEvent::ActorFailed(cell, error) => {
-                state.inner.child_died(cell.get_id(), Some(&error.to_string()));
-            }
+            SupervisionEvent::ActorTerminated(cell, _, _) => state.inner.child_died(cell.get_id(), false),
+            SupervisionEvent::ActorFailed(cell, _) => state.inner.child_died(cell.get_id(), true),
             _ => {}
         }
         Ok(())

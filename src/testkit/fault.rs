@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::base::error::Result;
 use crate::base::name::{BucketKey, ChannelKey, MessageId, StoreName, Subject};
-use crate::persistence::{Capabilities, Commit, Epoch, StorageAdapter};
+use crate::persistence::{Capabilities, Commit, Epoch, Repair, StorageAdapter};
 use crate::records::{BucketChange, BucketSnapshot};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 use crate::testkit::faults::{Call, Effect, Faults};
@@ -148,6 +148,10 @@ impl<A: StorageAdapter + ?Sized> StorageAdapter for FaultAdapter<A> {
 
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {
         self.pass(Call::Quarantine(store.clone(), subject.clone()), self.inner.quarantine(store, subject)).await
+    }
+
+    async fn repairs(&self, store: &StoreName, subject: &Subject) -> Vec<Repair> {
+        self.inner.repairs(store, subject).await
     }
 
     async fn backup(&self, target: &Path) -> Result<u64> {

@@ -149,7 +149,7 @@ async fn a_drop_that_hangs_is_reported_and_the_bucket_lives_or_dies_with_its_out
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_and_defining_a_hundred_times_leaves_nothing_behind() {
+async fn a_bucket_that_is_defined_again_begins_anew_each_of_a_hundred_times() {
     let (adapter, _) = faulty();
     let store = start(adapter.clone()).await;
     let other = store.define_bucket(items("other")).await.unwrap();

@@ -428,6 +428,21 @@ async fn a_claim_that_fails_is_a_start_that_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_claim_that_hangs_is_a_start_that_fails_in_time_and_can_be_repeated() {
+    let (adapter, faults) = faulty();
+    let before = tasks();
+    faults.inject(Fault::hang().on(Operation::Claim));
+    let begun = Instant::now();
+    let limited = builder(adapter.clone()).persistence(options().with_load_timeout(Duration::from_secs(7)));
+    let started = limited.start().await;
+    assert!(matches!(started, Err(Error::Transient { .. })), "{started:?}");
+    assert_eq!(begun.elapsed(), Duration::from_secs(7));
+    assert_eq!(tasks_ended(before).await, before);
+    faults.heal();
+    start(adapter).await.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_stops_waiting_for_a_save_takes_nothing_along() {
     let (adapter, faults) = faulty();
     let store = start(adapter.clone()).await;

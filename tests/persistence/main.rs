@@ -16,6 +16,10 @@ mod dropping;
 mod failing;
 mod fencing;
 mod killing;
+mod leaving;
+#[cfg(feature = "metrics")]
+mod measuring;
+mod recovering;
 mod reopening;
 mod secrecy;
 mod sharing;

@@ -1,13 +1,16 @@
 //! What does a stop save, refuse, report and leave behind?
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use ractor_persistence::adapters::memory::MemoryAdapter;
+use ractor_persistence::base::clock::Clock;
 use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::Error;
+use ractor_persistence::bucket::BucketMessage;
 use ractor_persistence::persistence::{Health, StorageAdapter};
-use ractor_persistence::records::BucketDefinition;
+use ractor_persistence::record;
+use ractor_persistence::records::{BucketDefinition, Write};
 use ractor_persistence::store::Store;
 use ractor_persistence::testkit::{Call, Fault, FaultAdapter, Operation};
 use tokio::time::{Instant, advance};
@@ -316,6 +319,40 @@ async fn a_stop_goes_on_trying_until_its_time_is_over() {
     let report = store.stop().await.unwrap();
     assert!(report.unsaved.is_empty() && report.error.is_none(), "{report:?}");
     assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "saved at last")])));
+}
+
+/// A clock that stands still, and everybody with it who looks at it.
+#[derive(Debug)]
+struct Stuck(Mutex<bool>, Condvar);
+
+impl Clock for Stuck {
+    fn now_ms(&self) -> i64 {
+        let stuck = self.0.lock().unwrap();
+        drop(self.1.wait_while(stuck, |stuck| *stuck).unwrap());
+        1
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stop_gives_up_on_an_actor_that_does_not_come_to_an_end_and_names_its_bucket() {
+    let clock = Arc::new(Stuck(Mutex::new(false), Condvar::new()));
+    let memory = MemoryAdapter::default();
+    let options = options().with_stop_timeout(Duration::from_millis(200));
+    let store = builder(memory.clone()).persistence(options).clock(Arc::clone(&clock) as Arc<dyn Clock>);
+    let store = store.start().await.unwrap();
+    let (stuck, fine) =
+        (store.define_bucket(items("stuck")).await.unwrap(), store.define_bucket(items("fine")).await.unwrap());
+    insert(&fine, 1, "saved").await.unwrap();
+    *clock.0.lock().unwrap() = true;
+    let writing = stuck.actor().await.unwrap();
+    writing.cast(BucketMessage::Post(Write::Insert(record! { "id": 1, "text": "never" }).into())).unwrap();
+    let report = soon(store.stop()).await.unwrap();
+    *clock.0.lock().unwrap() = false;
+    clock.1.notify_all();
+    assert_eq!(report.unsaved, [subject("stuck")], "{report:?}");
+    assert!(matches!(report.error, Some(Error::Unknown { .. })), "{report:?}");
+    assert_eq!(stored(&memory, "fine").await, Some(expect([(1, "saved")])));
+    assert_eq!(stored(&memory, "stuck").await, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,10 +13,10 @@ use tokio::time::advance;
 use crate::world::*;
 
 /// An application's supervisor, which lets its children die.
-struct Application;
+pub(crate) struct Application;
 
 #[derive(Debug)]
-struct Nothing;
+pub(crate) struct Nothing;
 
 #[cfg(feature = "cluster")]
 impl ractor::Message for Nothing {}
@@ -135,6 +135,41 @@ async fn after_a_kill_of_the_supervisor_above_nobody_hangs_and_a_stop_still_save
         assert!(written.is_err() || stored.contains_key(&2), "{waits:?}: {stored:?}");
         drop((application, store, bucket));
         assert_eq!(tasks_ended(before).await, before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_in_the_middle_of_a_stop_does_not_keep_it_from_saving() {
+    // Of the bucket, of the persister's actor, of the store's supervisor, of the supervisor above.
+    for victim in 0..4 {
+        let before = tasks();
+        let (adapter, faults) = faulty();
+        let world = supervised(adapter.clone()).await;
+        faults.inject(Fault::delay(Duration::from_secs(2)).on(Operation::Commit));
+        insert(&world.bucket, 1, "kept").await.unwrap();
+        let bucket = world.bucket.actor().await.unwrap().get_cell();
+        let victim_cell = match victim {
+            0 => bucket,
+            1 => world.persister().unwrap(),
+            2 => world.supervisor(),
+            _ => world.application.clone(),
+        };
+        let stopping = tokio::spawn({
+            let store = world.store.clone();
+            async move { store.stop().await }
+        });
+        // The last commit is on its way.
+        faults.until(|log| log.last().is_some_and(|last| last.result.is_none())).await;
+        victim_cell.kill();
+        let report = soon(stopping).await.unwrap().unwrap();
+        assert!(report.unsaved.is_empty() && report.error.is_none(), "{victim}: {report:?}");
+        assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "kept")])), "{victim}");
+        assert_eq!(faults.calls().iter().filter(|logged| matches!(logged.call, Call::Close(_))).count(), 1);
+        assert!(matches!(soon(insert(&world.bucket, 2, "late")).await, Err(Error::Stopping)), "{victim}");
+        let Supervised { application, store, bucket } = world;
+        let _dead = application.stop_and_wait(None, None).await;
+        drop((application, store, bucket, victim_cell));
+        assert_eq!(tasks_ended(before).await, before, "{victim}");
     }
 }
 

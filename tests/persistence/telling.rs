@@ -8,7 +8,7 @@ use ractor_persistence::base::error::Error;
 use ractor_persistence::bus::{Event, Topic};
 use ractor_persistence::persistence::{Degraded, Health, PersistenceOutcome, Reason};
 use ractor_persistence::store::Store;
-use ractor_persistence::testkit::{Fault, Operation};
+use ractor_persistence::testkit::{Fault, FaultAdapter, Operation};
 use tokio::time::sleep;
 
 use crate::world::*;
@@ -21,7 +21,7 @@ fn degraded(store: &Store) -> Degraded {
 }
 
 #[tokio::test(start_paused = true)]
-async fn health_is_degraded_on_failure_and_healthy_after_recovery() {
+async fn ps_32_health_turns_degraded_on_failure_and_healthy_after_recovery() {
     let (adapter, faults) = faulty();
     let store = start(adapter).await;
     let bucket = store.define_bucket(items("items")).await.unwrap();
@@ -51,6 +51,68 @@ async fn health_is_degraded_on_failure_and_healthy_after_recovery() {
     }
     store.stop().await.unwrap();
     assert!(matches!(store.health(), Health::Stopped));
+}
+
+/// A directory that is not where it was: what a disk does that was unmounted. Only what is open already can be written.
+#[cfg(feature = "json-file")]
+#[tokio::test]
+async fn ps_32_health_follows_a_real_directory_that_is_gone_for_a_while() {
+    use ractor_persistence::adapters::json_file::JsonFileAdapter;
+
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("place");
+    let store = start(JsonFileAdapter::open(&place).await.unwrap()).await;
+    let bucket = store.define_bucket(items("items")).await.unwrap();
+    let (there, away) = (place.join("shop"), place.join("elsewhere"));
+    std::fs::rename(&there, &away).unwrap();
+    insert(&bucket, 1, "kept").await.unwrap();
+    let failed = store.flush().await.unwrap_err();
+    let told = degraded(&store);
+    assert_eq!((told.reason, &told.unsaved_subjects[..]), (Reason::SaveFailing, &[subject("items")][..]));
+    assert_eq!(told.last_error.to_string(), failed.to_string());
+    assert!(told.unsaved_bytes > 0);
+    insert(&bucket, 2, "kept").await.unwrap();
+    std::fs::rename(&away, &there).unwrap();
+    // Saved without another call, and healthy from then on.
+    soon(async {
+        while !store.health().is_healthy() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    assert!(store.stats().await.persistence.unsaved.is_empty());
+    assert!(store.stop().await.unwrap().unsaved.is_empty());
+    let adapter = JsonFileAdapter::open(&place).await.unwrap();
+    let store = start(adapter).await;
+    let bucket = store.define_bucket(items("items")).await.unwrap();
+    assert_eq!(held(&bucket).await, expect([(1, "kept"), (2, "kept")]));
+    store.stop().await.unwrap();
+}
+
+/// The same over every adapter that keeps things on a disk, which takes no commit for a while.
+#[tokio::test]
+async fn ps_32_health_follows_every_disk_that_takes_nothing_for_a_while() {
+    for disk in disks() {
+        let adapter = FaultAdapter::over(disk.open().await);
+        let faults = adapter.faults();
+        let store = start(adapter).await;
+        let bucket = store.define_bucket(items("items")).await.unwrap();
+        assert!(store.health().is_healthy());
+        faults.fail_commits(transient());
+        insert(&bucket, 1, "kept").await.unwrap();
+        assert!(store.flush().await.is_err());
+        assert_eq!(degraded(&store).unsaved_subjects, [subject("items")]);
+        faults.heal();
+        soon(async {
+            while !store.health().is_healthy() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+        assert!(store.stats().await.persistence.unsaved.is_empty());
+        store.stop().await.unwrap();
+        assert_eq!(disk.stored("items").await, Some(expect([(1, "kept")])));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -178,6 +178,54 @@ async fn too_much_unsaved_is_saved_before_its_window_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_window_of_an_hour_is_kept() {
+    let adapter = Watched::new();
+    let hour = Duration::from_secs(3_600);
+    let store = builder(adapter.clone()).persistence(options().with_debounce(hour)).start().await.unwrap();
+    let bucket = store.define_bucket(items("items")).await.unwrap();
+    insert(&bucket, 1, "a").await.unwrap();
+    sleep(hour - Duration::from_millis(1)).await;
+    insert(&bucket, 2, "a").await.unwrap();
+    assert!(adapter.commits().is_empty());
+    sleep(Duration::from_millis(2)).await;
+    assert_eq!(adapter.commits().len(), 1);
+    store.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_at_their_bounds_are_taken() {
+    let (millisecond, hour) = (Duration::from_millis(1), Duration::from_secs(3_600));
+    let least = PersistenceOptions::default()
+        .with_debounce(Duration::ZERO)
+        .with_max_unsaved(1)
+        .with_retry(Backoff::new(millisecond, millisecond))
+        .with_commit_timeout(millisecond)
+        .with_stop_timeout(Duration::ZERO)
+        .with_save_durability(Durability::Wal)
+        .with_load_concurrency(1)
+        .with_load_timeout(millisecond);
+    let most = PersistenceOptions::default()
+        .with_debounce(hour)
+        .with_max_unsaved(usize::MAX)
+        .with_retry(Backoff::new(hour, hour))
+        .with_commit_timeout(hour)
+        .with_stop_timeout(hour)
+        .with_load_concurrency(1_024)
+        .with_load_timeout(hour);
+    for (options, saves_by_itself) in [(least, true), (most, false)] {
+        let (adapter, _) = faulty();
+        let store = builder(adapter.clone()).persistence(options).start().await.unwrap();
+        let bucket = store.define_bucket(items("items")).await.unwrap();
+        insert(&bucket, 1, "a").await.unwrap();
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(stored(&adapter, "items").await.is_some(), saves_by_itself);
+        store.flush().await.unwrap();
+        assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "a")])));
+        assert!(store.stop().await.unwrap().unsaved.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_window_a_change_is_captured_at_once() {
     let adapter = Watched::new();
     let store = builder(adapter.clone()).persistence(options().with_debounce(Duration::ZERO)).start().await.unwrap();

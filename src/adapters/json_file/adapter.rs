@@ -19,7 +19,7 @@ use crate::base::disk::Disk;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{BucketKey, ChannelKey, MessageId, StoreName, Subject};
-use crate::persistence::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter};
+use crate::persistence::{Atomicity, Capabilities, Commit, Epoch, Repair, Save, StorageAdapter};
 use crate::records::{BucketChange, BucketSnapshot};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 
@@ -289,6 +289,14 @@ impl StorageAdapter for JsonFileAdapter {
     async fn close(&self, store: &StoreName) -> Result<()> {
         let name = store.clone();
         self.change("closing a store", store, move |inner| inner.close(&name)).await
+    }
+
+    async fn repairs(&self, store: &StoreName, subject: &Subject) -> Vec<Repair> {
+        let ids = Ids { store: store.clone(), subject: subject.clone() };
+        // A directory that was closed meanwhile has nothing more to tell.
+        self.look("looking at repairs", store, move |session, _turn| Ok(session.repairs(&ids)))
+            .await
+            .unwrap_or_default()
     }
 
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {

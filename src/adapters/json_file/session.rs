@@ -18,7 +18,7 @@ use crate::base::disk::{DirectoryLock, DiskError, FailStopFile, create_dir_all, 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{StoreName, Subject};
-use crate::persistence::{Epoch, Save};
+use crate::persistence::{Epoch, Repair, Save};
 use crate::records::BucketSnapshot;
 use crate::sds::ChannelData;
 
@@ -381,6 +381,11 @@ impl Session {
         drop(files);
         let loaded = loaded.map_err(|fault| fault.into_error(&operation("loading", ids)))?;
         Ok(loaded.unwrap_or_default().into_data())
+    }
+
+    /// What the last load of a subject has repaired; told once.
+    pub(super) fn repairs(&self, ids: &Ids) -> Vec<Repair> {
+        hold_files(&self.files(ids)).repairs()
     }
 
     pub(super) fn quarantine(&self, ids: &Ids) -> Result<String> {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::adapters::json_file::error::{Fault, Lost};
-use crate::adapters::json_file::journal::{self, Header, Patch, Pen};
+use crate::adapters::json_file::journal::{self, Header, Patch, Pen, Torn};
 use crate::adapters::json_file::names::{self, Ids};
 use crate::adapters::json_file::options::JsonFileOptions;
 use crate::adapters::json_file::plan::Work;
@@ -13,7 +13,9 @@ use crate::adapters::json_file::state::State;
 use crate::adapters::json_file::{checkpoint, journal::Lines};
 use crate::base::clock::Clock;
 use crate::base::disk::{Disk, DiskError, FailStopFile, read, remove, replace};
+use crate::base::error::Place;
 use crate::base::utc::Utc;
+use crate::persistence::Repair;
 
 /// Where everything is, and how it is treated.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub(super) struct SubjectFiles {
     known: Known,
     /// After a compaction that failed, the next is tried when the journal has as many bytes.
     patience: u64,
+    /// What the last load had to cut, until somebody asks.
+    cut: Option<Torn>,
 }
 
 /// What is known of the files without reading them.
@@ -90,7 +94,7 @@ impl SubjectFiles {
     pub(super) fn new(env: Arc<Env>, ids: Ids) -> Self {
         let checkpoint = names::checkpoint_file(&env.root, &ids);
         let journal = names::journal_file(&env.root, &ids);
-        Self { env, ids, checkpoint, journal, known: Known::Unknown, patience: 0 }
+        Self { env, ids, checkpoint, journal, known: Known::Unknown, patience: 0, cut: None }
     }
 
     /// Forgets what is known, so that the files are read before they are written again.
@@ -111,17 +115,29 @@ impl SubjectFiles {
     /// Reads what is stored; none if nothing is.
     pub(super) fn load<S: State>(&mut self) -> Result<Option<S>, Fault> {
         self.known = Known::Unknown;
-        let (state, known) = self.read()?;
-        self.known = known;
+        let (state, known, cut) = self.read()?;
+        (self.known, self.cut) = (known, cut);
         Ok(state)
     }
 
-    fn read<S: State>(&self) -> Result<(Option<S>, Known), Fault> {
+    /// What the last load has repaired; told once.
+    pub(super) fn repairs(&mut self) -> Vec<Repair> {
+        let repair = |Torn { line, from, to }| {
+            let at = Place::new(self.journal.display().to_string()).at(format!("line {line}"));
+            Repair::new(
+                at,
+                format!("torn by an interrupted write, never acknowledged as synced: bytes {from} to {to} are cut"),
+            )
+        };
+        self.cut.take().map(repair).into_iter().collect()
+    }
+
+    fn read<S: State>(&self) -> Result<(Option<S>, Known, Option<Torn>), Fault> {
         let disk = self.env.disk();
         let (checkpoint, journal) = (read(disk, &self.checkpoint)?, read(disk, &self.journal)?);
         let Some(journal_text) = journal else {
             return match checkpoint {
-                None => Ok((None, Known::Nothing { remains: false })),
+                None => Ok((None, Known::Nothing { remains: false }, None)),
                 Some(_) => Err(Fault::corrupt(&self.journal, "the journal is missing, its checkpoint is there")),
             };
         };
@@ -129,7 +145,7 @@ impl SubjectFiles {
         if header.dropped {
             // Cut short, it would be no whole file, and so no drop that was ever made.
             journal::lines::<S::Stored>(&self.journal, &journal_text, pen)?;
-            return Ok((None, Known::Nothing { remains: true }));
+            return Ok((None, Known::Nothing { remains: true }, None));
         }
         let Some(text) = checkpoint else {
             if header.generation > 0 {
@@ -137,7 +153,7 @@ impl SubjectFiles {
             }
             let lines = journal::lines::<S::Stored>(&self.journal, &journal_text, pen)?;
             if lines.saves.is_empty() {
-                return Ok((None, Known::Nothing { remains: true }));
+                return Ok((None, Known::Nothing { remains: true }, None));
             }
             return Ok(self.restored(S::default(), 0, 0, lines));
         };
@@ -154,7 +170,7 @@ impl SubjectFiles {
                 closed: true,
                 file: None,
             };
-            return Ok((Some(found.state), Known::Stored(stored)));
+            return Ok((Some(found.state), Known::Stored(stored), None));
         }
         if header.generation > found.generation || header.follows != Some(checksum) {
             let reason =
@@ -171,17 +187,18 @@ impl SubjectFiles {
         generation: u64,
         checkpoint_length: u64,
         lines: Lines<S::Stored>,
-    ) -> (Option<S>, Known) {
+    ) -> (Option<S>, Known, Option<Torn>) {
         lines.saves.iter().for_each(|save| state.apply(S::line(save)));
         if let Some(torn) = lines.torn {
-            tracing::warn!(
+            tracing::debug!(
                 file = %self.journal.display(), line = torn.line, from = torn.from, to = torn.to,
                 "the end of a journal was torn by an interrupted write that was never acknowledged as synced; it is cut"
             );
         }
         let closed = lines.torn.is_some() || generation == 0;
         let (pen, unattested) = (lines.pen, lines.unattested);
-        (Some(state), Known::Stored(Stored { generation, checkpoint_length, pen, unattested, closed, file: None }))
+        let stored = Stored { generation, checkpoint_length, pen, unattested, closed, file: None };
+        (Some(state), Known::Stored(stored), lines.torn)
     }
 
     /// Does one commit's work on this subject, as a whole or not at all.

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use redb::ReadTransaction;
 use tokio::sync::oneshot;
 
+use crate::adapters::redb::backup;
 use crate::adapters::redb::fault::{Fault, guarded};
+use crate::adapters::redb::keys::JournalKeys;
 use crate::adapters::redb::load;
 use crate::adapters::redb::options::RedbOptions;
 use crate::adapters::redb::quarantine::{self, Quarantined};
@@ -89,24 +91,12 @@ impl RedbAdapter {
         Ok(Self { path: path.into(), requests })
     }
 
-    /// Makes the file smaller, if it has room to give back, and answers whether it did. Nothing is saved or loaded
-    /// meanwhile, and every page may be moved, so do this when nobody waits.
-    ///
-    /// # Errors
-    /// `Transient` while a load is running; what the file system says.
-    ///
-    /// # Cancel safety
-    /// Once asked for, it is done even if the future is dropped.
-    pub async fn compact(&self) -> Result<bool> {
-        self.ask("compacting", Request::Compact).await
-    }
-
     /// Everything that [`quarantine`](StorageAdapter::quarantine) has moved away, of all stores, read into memory.
     ///
     /// # Errors
     /// As loading a bucket; damaged rows are no error, they are given as they are.
     pub async fn quarantined(&self) -> Result<Vec<Quarantined>> {
-        self.read("reading the quarantine", quarantine::list).await
+        self.read("reading the quarantine", None, quarantine::list).await
     }
 
     /// Sends a request to the writer's thread and waits for its answer.
@@ -120,16 +110,19 @@ impl RedbAdapter {
         answer.await.map_err(|_| Error::unknown(operation, WriterGone))?
     }
 
-    /// Reads from a snapshot on the blocking pool. If the file fails, it is opened again and read once more.
+    /// Reads from a snapshot on the blocking pool, in which everything of `whole` has been folded. If the file fails, it is
+    /// opened again and read once more.
     async fn read<T: Send + 'static>(
         &self,
         operation: &'static str,
+        whole: Option<JournalKeys>,
         work: impl Fn(&ReadTransaction) -> Result<T, Fault> + Send + Sync + 'static,
     ) -> Result<T> {
         let work = Arc::new(work);
         let mut failed = None;
         loop {
-            let (txn, opening) = self.ask(operation, |reply| Request::Read { failed, reply }).await?;
+            let whole = whole.clone();
+            let (txn, opening) = self.ask(operation, |reply| Request::Read { whole, failed, reply }).await?;
             let run = Arc::clone(&work);
             let path = Arc::clone(&self.path);
             let last = failed.is_some();
@@ -178,8 +171,8 @@ impl StorageAdapter for RedbAdapter {
     }
 
     async fn load_bucket(&self, bucket: &BucketKey) -> Result<Option<BucketSnapshot>> {
-        let bucket = bucket.clone();
-        self.read("loading a bucket", move |txn| load::bucket(txn, &bucket)).await
+        let (bucket, whole) = (bucket.clone(), JournalKeys::of_bucket(bucket));
+        self.read("loading a bucket", Some(whole), move |txn| load::bucket(txn, &bucket)).await
     }
 
     async fn drop_bucket(&self, bucket: &BucketKey) -> Result<()> {
@@ -197,8 +190,8 @@ impl StorageAdapter for RedbAdapter {
     }
 
     async fn load_channel(&self, channel: &ChannelKey) -> Result<ChannelData> {
-        let channel = channel.clone();
-        self.read("loading a channel", move |txn| load::channel(txn, &channel)).await
+        let (channel, whole) = (channel.clone(), JournalKeys::of_channel(channel));
+        self.read("loading a channel", Some(whole), move |txn| load::channel(txn, &channel)).await
     }
 
     async fn drop_channel(&self, channel: &ChannelKey) -> Result<()> {
@@ -225,5 +218,27 @@ impl StorageAdapter for RedbAdapter {
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {
         let (store, subject) = (store.clone(), subject.clone());
         self.ask("moving data into quarantine", |reply| Request::Quarantine(store, subject, reply)).await
+    }
+
+    /// The copy is a file of its own, with an id of its own. It is made beside `target` and gets that name once it is
+    /// complete and synced.
+    ///
+    /// # Cancel safety
+    /// Once its snapshot has been taken, it is made to its end even if the future is dropped.
+    async fn backup(&self, target: &Path) -> Result<u64> {
+        let target = target.to_owned();
+        self.read("copying the database", None, move |txn| backup::copy(txn, &target)).await
+    }
+
+    /// Folds the journal, then moves pages to the front of the file and cuts off what is left behind them. Nothing is
+    /// saved or loaded meanwhile, and every page may be moved, so do this when nobody waits.
+    ///
+    /// # Errors
+    /// `Transient` while a load or a backup is running; what the file system says.
+    ///
+    /// # Cancel safety
+    /// Once asked for, it is done even if the future is dropped.
+    async fn compact(&self) -> Result<u64> {
+        self.ask("compacting", Request::Compact).await
     }
 }

@@ -2,34 +2,36 @@
 
 use std::sync::Arc;
 
-use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
+use redb::{ReadableTable, WriteTransaction};
 
 use crate::adapters::redb::fault::Fault;
-use crate::adapters::redb::keys::{self, BucketPlaces, ChannelPlaces};
-use crate::adapters::redb::rows::{self, BucketHeader, ChannelHeader, Definition, Shelf, Table, Tallied, Tally};
-use crate::base::codec;
-use crate::base::error::Error;
-use crate::base::name::{BucketKey, ChannelKey, MessageId, StoreName};
+use crate::adapters::redb::journal;
+use crate::adapters::redb::keys::{self, BucketPlaces, ChannelPlaces, JournalKeys};
+use crate::adapters::redb::rows::{self, BucketHeader, Definition, Shelf, Table, Tallied, Tally};
+use crate::base::name::{BucketKey, ChannelKey, StoreName};
 use crate::base::value::Key;
 use crate::persistence::{Epoch, Save};
 use crate::records::{BucketChange, Record, Request};
-use crate::sds::{ChannelMeta, HistoryUpdate};
 
-/// Writes one save.
-pub(super) fn save(txn: &WriteTransaction, store: &StoreName, save: &Save) -> Result<(), Fault> {
+/// Deltas of more records than that are rows at once where the journal has nothing of the bucket: to write them down twice
+/// would cost more than the order of the rows.
+const JOURNALLED_AT_MOST: usize = 1 << 17;
+
+/// Writes one save, and answers how many bytes of it the journal got.
+pub(super) fn save(txn: &WriteTransaction, store: &StoreName, save: &Save) -> Result<u64, Fault> {
     let bucket = |name: &_| BucketKey::new(store.clone(), Clone::clone(name));
     let channel = |id: &_| ChannelKey::new(store.clone(), Clone::clone(id));
     match save {
         Save::Bucket(name, change) => save_bucket(txn, &bucket(name), change),
-        Save::ChannelMeta(id, meta) => save_meta(txn, &channel(id), meta),
-        Save::History(id, update) => save_history(txn, &channel(id), update),
-        Save::Hint(id, message, hint) => save_hint(txn, &channel(id), message, hint),
+        Save::ChannelMeta(id, meta) => journal::channel(txn, &channel(id), |appender| appender.meta(meta)),
+        Save::History(id, update) => journal::channel(txn, &channel(id), |appender| appender.history(update)),
+        Save::Hint(id, message, hint) => journal::channel(txn, &channel(id), |appender| appender.hint(message, hint)),
         Save::DropBucket(name) => drop_bucket(txn, &bucket(name)),
         Save::DropChannel(id) => drop_channel(txn, &channel(id)),
     }
 }
 
-fn open<'txn>(txn: &'txn WriteTransaction, table: &str) -> Result<Table<'txn>, Fault> {
+pub(super) fn open<'txn>(txn: &'txn WriteTransaction, table: &str) -> Result<Table<'txn>, Fault> {
     Ok(txn.open_table(Definition::new(table))?)
 }
 
@@ -54,7 +56,15 @@ struct EpochRow {
 
 // ---- buckets
 
-fn save_bucket(txn: &WriteTransaction, key: &BucketKey, change: &BucketChange) -> Result<(), Fault> {
+fn save_bucket(txn: &WriteTransaction, key: &BucketKey, change: &BucketChange) -> Result<u64, Fault> {
+    let of = JournalKeys::of_bucket(key);
+    match change {
+        BucketChange::Delta(delta) if delta.upserts.len() <= JOURNALLED_AT_MOST || journal::has(txn, &of)? => {
+            return journal::bucket(txn, key, delta);
+        }
+        BucketChange::Delta(_) => {}
+        BucketChange::Full(_) => journal::forget(txn, &of)?,
+    }
     let places = BucketPlaces::of(key);
     let mut headers = open(txn, rows::BUCKETS)?;
     let (deletes, upserts, replaced): (&[Key], &[Arc<Record>], bool) = match change {
@@ -73,14 +83,9 @@ fn save_bucket(txn: &WriteTransaction, key: &BucketKey, change: &BucketChange) -
     } else {
         old.rows
     };
-    let table = txn.open_table(shelf.definition())?;
     // A header without its table, or a table without its header, is noticed here, before anything is built on it.
-    let (counted, found) = (tally.count, table.len()?);
-    if counted != found {
-        return Err(rows::missing(&places.rows, counted, found).into());
-    }
-    let mut table = Tallied::new(&mut shelf, table, tally);
-    if found > 0 {
+    let mut table = Tallied::open(txn, &mut shelf, tally)?;
+    if !tally.is_empty() {
         let mut bytes = Vec::with_capacity(64);
         for key in deletes {
             keys::set_record_key(key, &mut bytes);
@@ -108,7 +113,8 @@ fn save_bucket(txn: &WriteTransaction, key: &BucketKey, change: &BucketChange) -
             requests: save_requests(txn, &places, old.requests, &delta.requests, delta.request_window as u64)?,
         },
     };
-    header.write(&mut headers, &places.pair)
+    header.write(&mut headers, &places.pair)?;
+    Ok(0)
 }
 
 /// Stores requests over those that add up to `tally`, of which the newest `window` are kept; answers what they add up to
@@ -124,9 +130,9 @@ fn save_requests(
         return Ok(tally);
     }
     let mut shelf = Shelf::new(&rows::REQUEST, &places.requests);
-    let mut table = open_tallied(txn, &mut shelf, tally)?;
+    let mut table = Tallied::open(txn, &mut shelf, tally)?;
     for request in requests {
-        table.insert(&keys::revision_key(request.revision), request)?;
+        table.put(&keys::revision_key(request.revision), request)?;
     }
     table.keep_last(window)?;
     let tally = table.finish()?;
@@ -156,129 +162,26 @@ fn sorted(records: &[Arc<Record>]) -> Vec<&Record> {
     entries.into_iter().map(|(_, record)| record).collect()
 }
 
-fn drop_bucket(txn: &WriteTransaction, key: &BucketKey) -> Result<(), Fault> {
+fn drop_bucket(txn: &WriteTransaction, key: &BucketKey) -> Result<u64, Fault> {
+    journal::forget(txn, &JournalKeys::of_bucket(key))?;
     let places = BucketPlaces::of(key);
     open(txn, rows::BUCKETS)?.remove(places.pair.as_slice())?;
     txn.delete_table(Definition::new(&places.rows))?;
     txn.delete_table(Definition::new(&places.requests))?;
-    Ok(())
+    Ok(0)
 }
 
 // ---- channels
 
-/// The header of a channel, read, changed and written back.
-fn with_header(
-    txn: &WriteTransaction,
-    places: &ChannelPlaces,
-    change: impl FnOnce(&mut ChannelHeader) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    let mut headers = open(txn, rows::CHANNELS)?;
-    let mut shelf = Shelf::new(&rows::CHANNEL_HEADER, rows::CHANNELS);
-    let old: Option<ChannelHeader> = shelf.get(&headers, &places.pair)?;
-    let mut header = old.unwrap_or_default();
-    change(&mut header)?;
-    if old != Some(header) {
-        shelf.put(&mut headers, &places.pair, &header)?;
-    }
-    Ok(())
-}
-
-fn save_meta(txn: &WriteTransaction, key: &ChannelKey, meta: &ChannelMeta) -> Result<(), Fault> {
-    let places = ChannelPlaces::of(key);
-    with_header(txn, &places, |header| {
-        let mut table = open(txn, rows::CHANNEL_META)?;
-        let mut shelf = Shelf::new(&rows::CHANNEL_STATE, rows::CHANNEL_META);
-        let row = shelf.encode(&places.pair, meta)?;
-        header.meta = codec::stored_checksum(row);
-        table.insert(places.pair.as_slice(), row)?;
-        Ok(())
-    })
-}
-
-fn open_tallied<'s, 'a, 'txn>(
-    txn: &'txn WriteTransaction,
-    shelf: &'s mut Shelf<'a>,
-    tally: Tally,
-) -> Result<Tallied<'s, 'a, 'txn>, Fault> {
-    let table = txn.open_table(shelf.definition())?;
-    let found = table.len()?;
-    if tally.count != found {
-        return Err(rows::missing(shelf.table, tally.count, found).into());
-    }
-    Ok(Tallied::new(shelf, table, tally))
-}
-
-fn save_history(txn: &WriteTransaction, key: &ChannelKey, update: &HistoryUpdate) -> Result<(), Fault> {
-    let places = ChannelPlaces::of(key);
-    with_header(txn, &places, |header| {
-        let mut ids = open(txn, &places.ids)?;
-        let mut id_shelf = Shelf::new(&rows::MESSAGE_PLACE, &places.ids);
-        let mut shelf = Shelf::new(&rows::MESSAGE, &places.history);
-        let mut history = open_tallied(txn, &mut shelf, header.history)?;
-        let unlisted = |history: &Tallied<'_, '_, '_>, place: &[u8]| {
-            Error::corrupt(history.shelf.place(place), "the message that the index names is missing")
-        };
-        for message in &update.append {
-            let id = message.message_id.as_bytes();
-            let lamport = message.lamport_timestamp;
-            let old: Option<i64> = id_shelf.get(&ids, id)?;
-            if old != Some(lamport) {
-                if let Some(old) = old {
-                    let place = keys::history_key(old, id);
-                    if !history.remove(&place)? {
-                        return Err(unlisted(&history, &place).into());
-                    }
-                }
-                id_shelf.put(&mut ids, id, &lamport)?;
-            }
-            history.insert(&keys::history_key(lamport, id), message)?;
-        }
-        for message in &update.evict {
-            let id = message.as_bytes();
-            let Some(lamport) = id_shelf.get::<i64>(&ids, id)? else { continue };
-            let place = keys::history_key(lamport, id);
-            if !history.remove(&place)? {
-                return Err(unlisted(&history, &place).into());
-            }
-            ids.remove(id)?;
-        }
-        header.history = history.finish()?;
-        // Those of messages that were never stored too: an append and its eviction may have cancelled out before a save.
-        if header.hints.count > 0 && !update.evict.is_empty() {
-            let mut shelf = Shelf::new(&rows::HINT, &places.hints);
-            let mut hints = open_tallied(txn, &mut shelf, header.hints)?;
-            for message in &update.evict {
-                hints.remove(message.as_bytes())?;
-            }
-            header.hints = hints.finish()?;
-        }
-        Ok(())
-    })
-}
-
-fn save_hint(txn: &WriteTransaction, key: &ChannelKey, message: &MessageId, hint: &[u8]) -> Result<(), Fault> {
-    let places = ChannelPlaces::of(key);
-    with_header(txn, &places, |header| {
-        let mut shelf = Shelf::new(&rows::HINT, &places.hints);
-        let mut hints = open_tallied(txn, &mut shelf, header.hints)?;
-        if hint.is_empty() {
-            hints.remove(message.as_bytes())?;
-        } else {
-            hints.insert(message.as_bytes(), &bytes::Bytes::copy_from_slice(hint))?;
-        }
-        header.hints = hints.finish()?;
-        Ok(())
-    })
-}
-
-fn drop_channel(txn: &WriteTransaction, key: &ChannelKey) -> Result<(), Fault> {
+fn drop_channel(txn: &WriteTransaction, key: &ChannelKey) -> Result<u64, Fault> {
+    journal::forget(txn, &JournalKeys::of_channel(key))?;
     let places = ChannelPlaces::of(key);
     open(txn, rows::CHANNELS)?.remove(places.pair.as_slice())?;
     open(txn, rows::CHANNEL_META)?.remove(places.pair.as_slice())?;
     for table in places.tables() {
         txn.delete_table(Definition::new(table))?;
     }
-    Ok(())
+    Ok(0)
 }
 
 /// Takes a row out of a table as it is, readable or not.

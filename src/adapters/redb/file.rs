@@ -5,20 +5,23 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, ReadableDatabase, StorageError};
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::adapters::redb::fault::{Fault, guarded};
 use crate::adapters::redb::holder::{Holder, holder_of};
+use crate::adapters::redb::journal;
 use crate::adapters::redb::load;
 use crate::adapters::redb::options::RedbOptions;
 use crate::adapters::redb::rows::{self, Definition, Shelf};
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::{Error, Place, Result};
 
-/// The layout of tables and keys that this crate writes, and the only one it reads.
-const FILE_FORMAT: u32 = 1;
+/// The layout of tables and keys of a file that never had a journal.
+const BEFORE_JOURNAL: u32 = 1;
+/// That of one which may have one, and the highest that this crate reads.
+const FILE_FORMAT: u32 = 2;
 const FILE_FORMAT_NAME: &str = "redb file";
 const META_KEY: &[u8] = b"store";
 
@@ -34,6 +37,10 @@ pub(super) struct OpenFile {
     pub(super) db: Database,
     /// The id that the file was born with.
     pub(super) id: Uuid,
+    /// Whether its meta row says that it may have a journal.
+    pub(super) journalled: bool,
+    /// About how many bytes its journal had when it was opened.
+    pub(super) unfolded: u64,
     holder: Option<Holder>,
 }
 
@@ -68,19 +75,62 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
         return Err(damaged(path, "the file is empty"));
     }
     let db = database(path, file, options)?;
-    let id = identify(path, &db)?;
-    Ok(hold(path, db, id))
+    let (id, format) = identify(path, &db)?;
+    let journalled = format == FILE_FORMAT;
+    let unfolded = if journalled { unfolded(path, &db)? } else { 0 };
+    Ok(OpenFile { journalled, unfolded, ..hold(path, db, id) })
 }
 
 fn hold(path: &Path, db: Database, id: Uuid) -> OpenFile {
     let holder = Holder::take(path).map_err(|error| {
         tracing::warn!(path = %path.display(), %error, "the holder file could not be written");
     });
-    OpenFile { db, id, holder: holder.ok() }
+    OpenFile { db, id, journalled: false, unfolded: 0, holder: holder.ok() }
+}
+
+/// About how many bytes are in the journal.
+fn unfolded(path: &Path, db: &Database) -> Result<u64> {
+    let bytes = guarded(|| -> Result<u64, Fault> {
+        let txn = db.begin_read()?;
+        load::open(&txn, rows::JOURNAL)?.map_or(Ok(0), |table| journal::bytes(&table))
+    });
+    let bytes = bytes.map_err(|panic| damaged(path, panic.to_string()))?;
+    bytes.map_err(|fault| fault.into_read_error(&format!("opening {}", path.display()), path))
 }
 
 /// Makes the file under another name and gives it its own once it is complete, so that no incomplete file ever has it.
 fn create(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
+    match bear(path, "creating the database", options, found)? {
+        Some((db, id)) => Ok(hold(path, db, id)),
+        // Somebody else was first.
+        None => open(path, options),
+    }
+}
+
+/// Makes a file at `path` of what `fill` puts into it, synced and complete or not at all; answers its length.
+pub(super) fn create_copy(path: &Path, fill: impl Fn(&Database) -> Result<(), Fault>) -> Result<u64, Fault> {
+    const OPERATION: &str = "copying the database";
+    let taken = || Error::InvalidArgument { reason: format!("there is something at {} already", path.display()) };
+    match fs::symlink_metadata(path) {
+        Ok(_) => return Err(taken().into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io_error("looking for", path, error).into()),
+    }
+    let Some((db, ())) = bear(path, OPERATION, &RedbOptions::default(), fill)? else { return Err(taken().into()) };
+    // What closing it could not tidy up is put right when it is opened.
+    if let Err(panic) = guarded(|| drop(db)) {
+        tracing::warn!(path = %path.display(), %panic, "closing the copy failed; it is repaired when opened");
+    }
+    Ok(fs::metadata(path).map_err(|error| io_error("measuring", path, error))?.len())
+}
+
+/// A new database that `fill` has filled, at `path`; none if that name is taken by then. Otherwise nothing is left behind.
+fn bear<T>(
+    path: &Path,
+    operation: &str,
+    options: &RedbOptions,
+    fill: impl FnOnce(&Database) -> Result<T, Fault>,
+) -> Result<Option<(Database, T)>> {
     let mut name = OsString::from(path);
     name.push(format!(".new-{}", Uuid::new_v4()));
     let unborn = PathBuf::from(name);
@@ -90,23 +140,17 @@ fn create(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
         std::os::unix::fs::OpenOptionsExt::mode(&mut new, 0o600);
         let file = new.read(true).write(true).create_new(true).open(&unborn);
         let db = database(&unborn, file.map_err(|error| io_error("creating", path, error))?, options)?;
-        let id = found(&db).map_err(|fault| fault.into_read_error("creating the database", path))?;
+        let filled = fill(&db).map_err(|fault| fault.into_read_error(operation, path))?;
         let first = publish(&unborn, path).map_err(|error| io_error("creating", path, error))?;
-        Ok(first.then_some((db, id)))
+        Ok(first.then_some((db, filled)))
     })();
-    match born {
-        Ok(Some((db, id))) => Ok(hold(path, db, id)),
-        failed => {
-            if let Err(error) = fs::remove_file(&unborn)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %unborn.display(), %error, "an unfinished database could not be removed");
-            }
-            failed?;
-            // Somebody else was first.
-            open(path, options)
-        }
+    if !matches!(born, Ok(Some(_)))
+        && let Err(error) = fs::remove_file(&unborn)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %unborn.display(), %error, "an unfinished database could not be removed");
     }
+    born
 }
 
 /// Writes the tables and the row that every file of ours has.
@@ -118,11 +162,32 @@ fn found(db: &Database) -> Result<Uuid, Fault> {
     }
     {
         let mut table = txn.open_table(Definition::new(rows::META))?;
-        let row = MetaRow { id: id.to_string(), format: FILE_FORMAT, created_at: SystemClock.now_ms() };
+        let row = MetaRow { id: id.to_string(), format: BEFORE_JOURNAL, created_at: SystemClock.now_ms() };
         Shelf::new(&rows::META_ROW, rows::META).put(&mut table, META_KEY, &row)?;
     }
     txn.commit()?;
     Ok(id)
+}
+
+/// Says in the meta row that there may be a journal, so that nothing that does not know of it opens the file.
+pub(super) fn begin_journal(txn: &WriteTransaction) -> Result<(), Fault> {
+    change_meta(txn, |row| row.format = FILE_FORMAT)
+}
+
+/// Makes the file another one than that whose rows it has.
+pub(super) fn rename_self(txn: &WriteTransaction) -> Result<(), Fault> {
+    change_meta(txn, |row| row.id = Uuid::new_v4().to_string())
+}
+
+fn change_meta(txn: &WriteTransaction, change: impl FnOnce(&mut MetaRow)) -> Result<(), Fault> {
+    let mut table = txn.open_table(Definition::new(rows::META))?;
+    let mut shelf = Shelf::new(&rows::META_ROW, rows::META);
+    let row: Option<MetaRow> = shelf.get(&table, META_KEY)?;
+    let Some(mut row) = row else {
+        return Err(Error::corrupt(shelf.place(META_KEY), "the row is missing").into());
+    };
+    change(&mut row);
+    shelf.put(&mut table, META_KEY, &row)
 }
 
 /// Gives a complete file its name, and answers whether that was free.
@@ -180,7 +245,7 @@ fn database(path: &Path, file: File, options: &RedbOptions) -> Result<Database> 
 }
 
 /// Reads the row that every file of ours has.
-fn identify(path: &Path, db: &Database) -> Result<Uuid> {
+fn identify(path: &Path, db: &Database) -> Result<(Uuid, u32)> {
     let row = guarded(|| -> Result<Option<MetaRow>, Fault> {
         let txn = db.begin_read()?;
         let Some(table) = load::open(&txn, rows::META)? else { return Ok(None) };
@@ -191,7 +256,7 @@ fn identify(path: &Path, db: &Database) -> Result<Uuid> {
     let Some(MetaRow { id, format, .. }) = row else {
         return Err(damaged(path, "the row that every store's file has is missing"));
     };
-    if format != FILE_FORMAT {
+    if !(BEFORE_JOURNAL..=FILE_FORMAT).contains(&format) {
         return Err(Error::UnknownFormat {
             format: FILE_FORMAT_NAME.to_owned(),
             at: Place::new(path.display().to_string()),
@@ -199,7 +264,8 @@ fn identify(path: &Path, db: &Database) -> Result<Uuid> {
             known: FILE_FORMAT.into(),
         });
     }
-    Uuid::parse_str(&id).map_err(|error| damaged(path, error.to_string()))
+    let id = Uuid::parse_str(&id).map_err(|error| damaged(path, error.to_string()))?;
+    Ok((id, format))
 }
 
 fn damaged(path: &Path, reason: impl Into<String>) -> Error {

@@ -1,6 +1,6 @@
 //! Names and keys as bytes: injective, and ordered as what they stand for.
 
-use crate::base::name::{BucketKey, ChannelKey, StoreName};
+use crate::base::name::{BucketKey, ChannelKey};
 use crate::base::value::{Key, KeyRef};
 
 const INT: u8 = 1;
@@ -66,8 +66,7 @@ pub(super) fn history_parts(bytes: &[u8]) -> Option<(i64, &[u8])> {
 }
 
 /// Two names as one key. The store's length comes first, so that no two pairs share a key.
-fn pair(store: &StoreName, name: &str) -> Vec<u8> {
-    let store = store.as_str();
+fn pair(store: &str, name: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1 + store.len() + name.len());
     // Names have at most 128 bytes; a longer one could not be made.
     bytes.push(u8::try_from(store.len()).unwrap_or(u8::MAX));
@@ -76,8 +75,8 @@ fn pair(store: &StoreName, name: &str) -> Vec<u8> {
     bytes
 }
 
-fn table(kind: &str, store: &StoreName, name: &str) -> String {
-    format!("{kind}/{}/{store}/{name}", store.as_str().len())
+fn table(kind: &str, store: &str, name: &str) -> String {
+    format!("{kind}/{}/{store}/{name}", store.len())
 }
 
 /// Where a bucket's rows are filed.
@@ -89,9 +88,12 @@ pub(super) struct BucketPlaces {
 
 impl BucketPlaces {
     pub(super) fn of(key: &BucketKey) -> Self {
-        let name = key.bucket.as_str();
-        let [rows, requests] = ["rows", "requests"].map(|kind| table(kind, &key.store, name));
-        Self { pair: pair(&key.store, name), rows, requests }
+        Self::named(key.store.as_str(), key.bucket.as_str())
+    }
+
+    pub(super) fn named(store: &str, name: &str) -> Self {
+        let [rows, requests] = ["rows", "requests"].map(|kind| table(kind, store, name));
+        Self { pair: pair(store, name), rows, requests }
     }
 }
 
@@ -105,17 +107,113 @@ pub(super) struct ChannelPlaces {
 
 impl ChannelPlaces {
     pub(super) fn of(key: &ChannelKey) -> Self {
-        let name = key.channel.as_str();
+        Self::named(key.store.as_str(), key.channel.as_str())
+    }
+
+    pub(super) fn named(store: &str, name: &str) -> Self {
         Self {
-            pair: pair(&key.store, name),
-            history: table("history", &key.store, name),
-            ids: table("history_ids", &key.store, name),
-            hints: table("hints", &key.store, name),
+            pair: pair(store, name),
+            history: table("history", store, name),
+            ids: table("history_ids", store, name),
+            hints: table("hints", store, name),
         }
     }
 
     pub(super) fn tables(&self) -> [&str; 3] {
         [&self.history, &self.ids, &self.hints]
+    }
+}
+
+/// Whose section of the journal something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner<'a> {
+    Bucket { store: &'a str, name: &'a str },
+    Channel { store: &'a str, name: &'a str },
+}
+
+/// Behind the last section of an owner.
+const HEAD: u64 = u64::MAX;
+
+/// The keys of one owner in the journal: all of them begin alike, and nobody else's are between them, because both names
+/// have their lengths before them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct JournalKeys(Vec<u8>);
+
+impl JournalKeys {
+    pub(super) fn of(owner: Owner<'_>) -> Self {
+        let (kind, store, name) = match owner {
+            Owner::Bucket { store, name } => (JOURNALLED_BUCKET, store, name),
+            Owner::Channel { store, name } => (JOURNALLED_CHANNEL, store, name),
+        };
+        let mut bytes = Vec::with_capacity(3 + store.len() + name.len());
+        bytes.push(kind);
+        for name in [store, name] {
+            bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+            bytes.extend_from_slice(name.as_bytes());
+        }
+        Self(bytes)
+    }
+
+    pub(super) fn of_bucket(key: &BucketKey) -> Self {
+        Self::of(Owner::Bucket { store: key.store.as_str(), name: key.bucket.as_str() })
+    }
+
+    pub(super) fn of_channel(key: &ChannelKey) -> Self {
+        Self::of(Owner::Channel { store: key.store.as_str(), name: key.channel.as_str() })
+    }
+
+    /// The owner whose key this is, and which of its sections; none for the head.
+    pub(super) fn parse(key: &[u8]) -> Option<(Self, Option<u64>)> {
+        let (beginning, number) = key.split_at_checked(key.len().checked_sub(8)?)?;
+        owner(beginning)?;
+        let number = u64::from_be_bytes(number.try_into().ok()?);
+        Some((Self(beginning.to_vec()), (number != HEAD).then_some(number)))
+    }
+
+    pub(super) fn owner(&self) -> Option<Owner<'_>> {
+        owner(&self.0)
+    }
+
+    pub(super) fn section(&self, number: u64) -> Vec<u8> {
+        [self.0.as_slice(), &number.to_be_bytes()].concat()
+    }
+
+    /// Of the row behind the sections.
+    pub(super) fn head(&self) -> Vec<u8> {
+        self.section(HEAD)
+    }
+}
+
+const JOURNALLED_BUCKET: u8 = b'b';
+const JOURNALLED_CHANNEL: u8 = b'c';
+
+fn owner(bytes: &[u8]) -> Option<Owner<'_>> {
+    fn name(bytes: &[u8]) -> Option<(&str, &[u8])> {
+        let (length, rest) = bytes.split_first()?;
+        let (name, rest) = rest.split_at_checked(usize::from(*length))?;
+        Some((std::str::from_utf8(name).ok()?, rest))
+    }
+    let (kind, rest) = bytes.split_first()?;
+    let (store, rest) = name(rest)?;
+    let (name, rest) = name(rest)?;
+    match (*kind, rest) {
+        (JOURNALLED_BUCKET, []) => Some(Owner::Bucket { store, name }),
+        (JOURNALLED_CHANNEL, []) => Some(Owner::Channel { store, name }),
+        _ => None,
+    }
+}
+
+/// A place in the journal, for people.
+pub(super) fn show_journal_key(bytes: &[u8]) -> String {
+    let Some((keys, section)) = JournalKeys::parse(bytes) else { return show(bytes) };
+    let of = match keys.owner() {
+        Some(Owner::Bucket { store, name }) => format!("bucket {store:?}, {name:?}"),
+        Some(Owner::Channel { store, name }) => format!("channel {store:?}, {name:?}"),
+        None => return show(bytes),
+    };
+    match section {
+        Some(number) => format!("section {number} of {of}"),
+        None => format!("head of {of}"),
     }
 }
 
@@ -133,16 +231,14 @@ pub(super) fn show(bytes: &[u8]) -> String {
     format!("key \"{}\"", shortened(bytes.escape_ascii().map(char::from)))
 }
 
-/// A record's key, for people.
+/// A record's key, for people. A text may be a person's name or address, which has no place in a log: its checksum stands
+/// for it, by which whoever has the file can tell which one it is.
 pub(super) fn show_record_key(bytes: &[u8]) -> String {
     match bytes.split_first() {
         Some((&INT, rest)) => number(rest).map(|number| format!("key {number}")),
-        Some((&TEXT, rest)) => {
-            std::str::from_utf8(rest).ok().map(|text| format!("key \"{}\"", shortened(text.escape_debug())))
-        }
         _ => None,
     }
-    .unwrap_or_else(|| show(bytes))
+    .unwrap_or_else(|| format!("key of {} bytes with crc32c {:08x}", bytes.len(), crc32c::crc32c(bytes)))
 }
 
 /// The bytes of a revision: bytewise order is that of the revisions.
@@ -182,7 +278,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::name::BucketName;
+    use crate::base::name::{BucketName, StoreName};
 
     fn bytes_of(key: &Key) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -232,10 +328,33 @@ mod tests {
     }
 
     #[test]
+    fn a_place_in_the_journal_tells_whose_it_is_and_no_two_owners_share_a_beginning() {
+        let owners = [
+            Owner::Bucket { store: "s", name: "ab" },
+            Owner::Bucket { store: "s", name: "abc" },
+            Owner::Bucket { store: "sa", name: "b" },
+            Owner::Channel { store: "s", name: "ab" },
+        ];
+        for owner in owners {
+            let keys = JournalKeys::of(owner);
+            assert_eq!(keys.owner(), Some(owner));
+            assert_eq!(JournalKeys::parse(&keys.section(7)), Some((keys.clone(), Some(7))));
+            assert_eq!(JournalKeys::parse(&keys.head()), Some((keys.clone(), None)));
+            for other in owners.into_iter().filter(|other| *other != owner).map(JournalKeys::of) {
+                let between = (keys.section(0)..=keys.head()).contains(&other.section(0x6363_6363_6363_6363));
+                assert!(!between, "{owner:?}, {other:?}");
+            }
+        }
+        assert_eq!(show_journal_key(&JournalKeys::of(owners[0]).section(7)), "section 7 of bucket \"s\", \"ab\"");
+        assert_eq!(show_journal_key(&JournalKeys::of(owners[3]).head()), "head of channel \"s\", \"ab\"");
+        assert_eq!(show_journal_key(b"x"), "key \"x\"");
+    }
+
+    #[test]
     fn keys_are_shown_as_people_know_them() {
         assert_eq!(show_record_key(&bytes_of(&Key::from(-7))), "key -7");
-        assert_eq!(show_record_key(&bytes_of(&Key::from("a\"b"))), "key \"a\\\"b\"");
-        assert_eq!(show_record_key(&[9, 255]), "key \"\\t\\xff\"");
+        assert_eq!(show_record_key(&bytes_of(&Key::from("a\"b"))), "key of 4 bytes with crc32c ac53b18c");
+        assert!(show_record_key(&[9, 255]).starts_with("key of 2 bytes with crc32c "));
         assert_eq!(show_history_key(&history_key(3, b"m1")), "key 3, \"m1\"");
         assert_eq!(show_revision(&revision_key(7)), "revision 7");
         assert_eq!(show_revision(b"no revision"), "key \"no revision\"");

@@ -8,6 +8,8 @@
 //!   while the last transaction ran into one transaction; a commit that is refused there does not touch the others.
 //! - Nothing of a commit is written before its epoch has been compared with the store's newest claim, in the same
 //!   transaction.
+//! - Changes are appended to the journal and folded into rows later, in one transaction with the journal's trim. Nothing is
+//!   loaded before everything of it has been folded.
 //! - redb serves flipped bytes without a word, so every row carries version and checksum, bound to its table and key,
 //!   and headers carry tallies that notice rows which are missing.
 //! - redb takes an empty file for a new database, so a file is born under another name, and one without the row that
@@ -23,17 +25,23 @@
 //! | `options` | how is the file opened? |
 //! | `writer` | in which order and in which transaction are things written? |
 //! | `apply` | what does a save write? |
+//! | `journal` | what of it is written down first, to become rows later? |
+//! | `fold` | how does that become rows? |
 //! | `load` | what is read, and how is damage noticed? |
 //! | `rows`, `keys` | what do rows and keys look like? |
+//! | `backup` | how is all of it copied? |
 //! | `quarantine` | where does unreadable data go? |
 //! | `file`, `holder` | how is a file born, opened, closed, and who has it? |
 //! | `fault` | who has to hear what redb says? |
 
 mod adapter;
 mod apply;
+mod backup;
 mod fault;
 mod file;
+mod fold;
 mod holder;
+mod journal;
 mod keys;
 mod load;
 mod options;

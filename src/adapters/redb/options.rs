@@ -18,6 +18,12 @@ pub struct RedbOptions {
     pub(super) pause: Duration,
     /// From how many bytes of file on they are.
     pub(super) worth_recording: u64,
+    /// How long nothing must have been asked for, after commits, for the journal to be folded.
+    pub(super) quiet: Duration,
+    /// A journal of more bytes than that is folded by a step after each commit.
+    pub(super) journal_bytes: u64,
+    /// Most bytes of journal that a step folds, in a journal that is not too large.
+    pub(super) step_bytes: u64,
     /// Damages the disk under tests.
     #[cfg(test)]
     pub(crate) faults: Option<crate::adapters::redb::tests::faults::Faults>,
@@ -30,6 +36,9 @@ impl Default for RedbOptions {
             pause: Duration::from_secs(1),
             // Less is walked in some 15 ms.
             worth_recording: 16 << 20,
+            quiet: Duration::from_millis(250),
+            journal_bytes: 64 << 20,
+            step_bytes: 4 << 20,
             #[cfg(test)]
             faults: None,
         }

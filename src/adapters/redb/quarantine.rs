@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapters::redb::apply;
 use crate::adapters::redb::fault::Fault;
-use crate::adapters::redb::keys::{BucketPlaces, ChannelPlaces};
+use crate::adapters::redb::journal;
+use crate::adapters::redb::keys::{BucketPlaces, ChannelPlaces, JournalKeys};
 use crate::adapters::redb::load;
 use crate::adapters::redb::rows::{self, Definition, Shelf};
 use crate::base::clock::{Clock, SystemClock};
@@ -61,15 +62,18 @@ fn moved_table(name: &str, table: &str) -> String {
 /// Moves everything of a subject away and answers under which name it can be found.
 pub(super) fn move_away(txn: &WriteTransaction, store: &StoreName, subject: &Subject) -> Result<String, Fault> {
     let moved_at = SystemClock.now_ms();
-    let (shared, tables, pair) = match subject {
+    let (shared, tables, pair, of) = match subject {
         Subject::Bucket(name) => {
-            let places = BucketPlaces::of(&BucketKey::new(store.clone(), name.clone()));
-            (vec![rows::BUCKETS], vec![places.rows, places.requests], places.pair)
+            let key = BucketKey::new(store.clone(), name.clone());
+            let places = BucketPlaces::of(&key);
+            let tables = vec![places.rows, places.requests];
+            (vec![rows::BUCKETS], tables, places.pair, JournalKeys::of_bucket(&key))
         }
         Subject::Channel(id) => {
-            let places = ChannelPlaces::of(&ChannelKey::new(store.clone(), id.clone()));
+            let key = ChannelKey::new(store.clone(), id.clone());
+            let places = ChannelPlaces::of(&key);
             let tables = places.tables().map(str::to_owned).to_vec();
-            (vec![rows::CHANNELS, rows::CHANNEL_META], tables, places.pair)
+            (vec![rows::CHANNELS, rows::CHANNEL_META], tables, places.pair, JournalKeys::of_channel(&key))
         }
     };
     let mut quarantine = txn.open_table(Definition::new(rows::QUARANTINE))?;
@@ -90,9 +94,28 @@ pub(super) fn move_away(txn: &WriteTransaction, store: &StoreName, subject: &Sub
             Err(error) => return Err(error.into()),
         }
     }
+    if let Some(table) = move_journal(txn, &of, &name)? {
+        moved.push(table);
+    }
     let row = Row { store: store.clone(), subject: subject.to_string(), moved_at, tables: moved, rows: raw };
     Shelf::new(&rows::QUARANTINED, rows::QUARANTINE).put(&mut quarantine, name.as_bytes(), &row)?;
     Ok(name)
+}
+
+/// Moves an owner's rows of the journal into a table of their own, as they are, and answers which table they were of.
+fn move_journal(txn: &WriteTransaction, of: &JournalKeys, name: &str) -> Result<Option<String>, Fault> {
+    let mut journal = journal::open(txn)?;
+    if !journal::has_in(&journal, of)? {
+        return Ok(None);
+    }
+    let (first, head) = (of.section(0), of.head());
+    let mut moved = txn.open_table(Definition::new(&moved_table(name, rows::JOURNAL)))?;
+    for entry in journal.range(first.as_slice()..=head.as_slice())? {
+        let (key, row) = entry?;
+        moved.insert(key.value(), row.value())?;
+    }
+    journal.retain_in(first.as_slice()..=head.as_slice(), |_, _| false)?;
+    Ok(Some(rows::JOURNAL.to_owned()))
 }
 
 /// A name with the time in it that no other quarantine has.

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use redb::{ReadableTable, TableDefinition};
+use redb::{ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub(super) const BUCKETS: &str = "buckets";
 pub(super) const CHANNELS: &str = "channels";
 pub(super) const CHANNEL_META: &str = "channel_meta";
 pub(super) const QUARANTINE: &str = "quarantine";
+/// Comes with the first change that is journalled.
+pub(super) const JOURNAL: &str = "journal";
 /// The tables that a file is born with.
 pub(super) const BORN_WITH: [&str; 6] = [META, EPOCHS, BUCKETS, CHANNELS, CHANNEL_META, QUARANTINE];
 
@@ -49,6 +51,8 @@ pub(super) const REQUEST: Kind = kind("redb request", keys::show_revision);
 pub(super) const MESSAGE: Kind = kind("redb message", keys::show_history_key);
 pub(super) const MESSAGE_PLACE: Kind = kind("redb message place", keys::show);
 pub(super) const HINT: Kind = kind("redb hint", keys::show);
+pub(super) const SECTION: Kind = kind("redb journal section", keys::show_journal_key);
+pub(super) const JOURNAL_HEAD: Kind = kind("redb journal head", keys::show_journal_key);
 pub(super) const QUARANTINED: Kind = kind("redb quarantine", keys::show);
 
 /// What is kept of a bucket besides its rows.
@@ -124,7 +128,8 @@ pub(super) fn missing(table: &str, counted: u64, found: u64) -> Error {
     Error::corrupt(Place::new(table), format!("{counted} rows were stored, {found} are there"))
 }
 
-fn share(row: &[u8]) -> u64 {
+/// What a row adds to a sum of checksums.
+pub(super) fn share(row: &[u8]) -> u64 {
     codec::stored_checksum(row).map_or(0, u64::from)
 }
 
@@ -173,6 +178,43 @@ impl<'a> Shelf<'a> {
         }
     }
 
+    /// Appends the row around what `body` appends.
+    pub(super) fn encode_onto(
+        &mut self,
+        key: &[u8],
+        bytes: &mut Vec<u8>,
+        body: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+    ) -> Result<()> {
+        let (format, filed) = (self.kind.format, self.contexts.ending(key));
+        codec::encode_onto(format, filed, bytes, body).map_err(|error| {
+            let operation = format!("encoding a {} for {}", format.name, self.place(key));
+            Error::permanent(operation, error)
+        })
+    }
+
+    /// Makes a row of bytes that have room for an envelope's header before their body.
+    pub(super) fn seal(&mut self, key: &[u8], row: &mut [u8]) {
+        codec::seal(self.kind.format, self.contexts.ending(key), row);
+    }
+
+    /// The body of a row, once its envelope is found intact.
+    pub(super) fn open<'r>(&mut self, key: &[u8], row: &'r [u8]) -> Result<&'r [u8]> {
+        let format = self.kind.format;
+        codec::open_filed(format, self.contexts.ending(key), row).map_err(|error| self.refusal(key, error))
+    }
+
+    fn refusal(&self, key: &[u8], error: CodecError) -> Error {
+        match error {
+            CodecError::Version { found, known } => Error::UnknownFormat {
+                format: self.kind.format.name.to_owned(),
+                at: self.place(key),
+                found: found.into(),
+                known: known.into(),
+            },
+            damage => Error::corrupt(self.place(key), damage.to_string()),
+        }
+    }
+
     pub(super) fn decode<T: DeserializeOwned>(&mut self, key: &[u8], row: &[u8]) -> Result<T> {
         self.decode_with(key, row, codec::deserialize)
     }
@@ -186,15 +228,7 @@ impl<'a> Shelf<'a> {
     ) -> Result<T> {
         let format = self.kind.format;
         let body = codec::open_filed(format, self.contexts.ending(key), row);
-        body.and_then(read).map_err(|error| match error {
-            CodecError::Version { found, known } => Error::UnknownFormat {
-                format: format.name.to_owned(),
-                at: self.place(key),
-                found: found.into(),
-                known: known.into(),
-            },
-            damage => Error::corrupt(self.place(key), damage.to_string()),
-        })
+        body.and_then(read).map_err(|error| self.refusal(key, error))
     }
 
     /// The row of `key`, if there is one.
@@ -225,6 +259,58 @@ impl<'a> Shelf<'a> {
     }
 }
 
+/// Something that becomes a row.
+pub(super) trait Entry {
+    /// Replaces what is in `key` by this one's.
+    fn set_key(&self, key: &mut Vec<u8>);
+    /// Replaces what is in `row` by the whole row.
+    fn set_row(&self, shelf: &mut Shelf<'_>, key: &[u8], row: &mut Vec<u8>) -> Result<()>;
+    /// Whether its key is most likely not there yet.
+    fn is_new(&self) -> bool;
+}
+
+impl Entry for &Record {
+    fn set_key(&self, key: &mut Vec<u8>) {
+        keys::set_record_key(self.key(), key);
+    }
+
+    fn set_row(&self, shelf: &mut Shelf<'_>, key: &[u8], row: &mut Vec<u8>) -> Result<()> {
+        row.clear();
+        shelf.encode_onto(key, row, |body| {
+            self.pack(body);
+            Ok(())
+        })
+    }
+
+    fn is_new(&self) -> bool {
+        self.version() == 1
+    }
+}
+
+/// A row that was encoded before.
+pub(super) struct Encoded<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) row: &'a [u8],
+    pub(super) new: bool,
+}
+
+impl Entry for Encoded<'_> {
+    fn set_key(&self, key: &mut Vec<u8>) {
+        key.clear();
+        key.extend_from_slice(self.key);
+    }
+
+    fn set_row(&self, _: &mut Shelf<'_>, _: &[u8], row: &mut Vec<u8>) -> Result<()> {
+        row.clear();
+        row.extend_from_slice(self.row);
+        Ok(())
+    }
+
+    fn is_new(&self) -> bool {
+        self.new
+    }
+}
+
 /// Fewer rows than that are stored one by one.
 const RUN: usize = 4;
 /// Most rows that are stored one by one before a run is looked for again.
@@ -240,26 +326,37 @@ pub(super) struct Tallied<'s, 'a, 'txn> {
 }
 
 impl<'s, 'a, 'txn> Tallied<'s, 'a, 'txn> {
-    pub(super) fn new(shelf: &'s mut Shelf<'a>, table: Table<'txn>, tally: Tally) -> Self {
+    fn new(shelf: &'s mut Shelf<'a>, table: Table<'txn>, tally: Tally) -> Self {
         Self { shelf, table, tally, recount: false }
     }
 
-    pub(super) fn insert<T: Serialize + ?Sized>(&mut self, key: &[u8], value: &T) -> Result<(), Fault> {
-        self.insert_with(key, |body| codec::serialize(value, body))
+    /// Opens the table; it must have as many rows as are tallied.
+    pub(super) fn open(txn: &'txn WriteTransaction, shelf: &'s mut Shelf<'a>, tally: Tally) -> Result<Self, Fault> {
+        let table = txn.open_table(shelf.definition())?;
+        let found = table.len()?;
+        if tally.count != found {
+            return Err(missing(shelf.table, tally.count, found).into());
+        }
+        Ok(Self::new(shelf, table, tally))
     }
 
-    fn insert_with(
-        &mut self,
-        key: &[u8],
-        body: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
-    ) -> Result<(), Fault> {
-        let row = self.shelf.encode_with(key, body)?;
+    /// Stores a row that was encoded before.
+    pub(super) fn insert(&mut self, key: &[u8], row: &[u8]) -> Result<(), Fault> {
         self.tally.add(row);
         let old = self.table.insert(key, row)?;
         if let Some(old) = old {
             self.recount |= !self.shelf.intact(key, old.value());
             self.tally.remove(old.value());
         }
+        Ok(())
+    }
+
+    pub(super) fn put<T: Serialize + ?Sized>(&mut self, key: &[u8], value: &T) -> Result<(), Fault> {
+        let mut row = std::mem::take(&mut self.shelf.row);
+        row.clear();
+        self.shelf.encode_onto(key, &mut row, |body| codec::serialize(value, body))?;
+        self.insert(key, &row)?;
+        self.shelf.row = row;
         Ok(())
     }
 
@@ -271,21 +368,20 @@ impl<'s, 'a, 'txn> Tallied<'s, 'a, 'txn> {
         Ok(true)
     }
 
-    /// Stores records, each key once, in ascending order of their keys.
+    /// Stores rows, each key once, in ascending order of their keys.
     ///
     /// New ones mostly come in runs that fit between two rows that are there: such a run is put there as a whole, which
     /// costs a fraction of looking for the place of each.
-    pub(super) fn store(&mut self, records: &[&Record]) -> Result<(), Fault> {
-        let (mut key, mut next) = (Vec::with_capacity(64), Vec::with_capacity(64));
+    pub(super) fn store<E: Entry>(&mut self, entries: &[E]) -> Result<(), Fault> {
+        let (mut key, mut next, mut row) = (Vec::with_capacity(64), Vec::with_capacity(64), Vec::with_capacity(256));
         // How many rows are stored one by one before a run is looked for again, and how many are left of them.
         let (mut pause, mut resting) = (0_usize, 0_usize);
-        let mut rest = records;
+        let mut rest = entries;
         while let Some((first, behind)) = rest.split_first() {
-            keys::set_record_key(first.key(), &mut key);
-            let promising =
-                resting == 0 && rest.len() >= RUN && rest.iter().take(RUN).all(|record| record.version() == 1);
+            first.set_key(&mut key);
+            let promising = resting == 0 && rest.len() >= RUN && rest.iter().take(RUN).all(Entry::is_new);
             if promising {
-                let stored = self.store_run(rest, &mut key, &mut next)?;
+                let stored = self.store_run(rest, &mut key, &mut next, &mut row)?;
                 if stored > 0 {
                     pause = 0;
                     rest = rest.get(stored..).unwrap_or_default();
@@ -293,21 +389,25 @@ impl<'s, 'a, 'txn> Tallied<'s, 'a, 'txn> {
                 }
                 pause = (2 * pause).clamp(RUN, LONGEST_PAUSE);
                 resting = pause;
-                keys::set_record_key(first.key(), &mut key);
+                first.set_key(&mut key);
             }
             resting = resting.saturating_sub(1);
-            self.insert_with(&key, |body| {
-                first.pack(body);
-                Ok(())
-            })?;
+            first.set_row(self.shelf, &key, &mut row)?;
+            self.insert(&key, &row)?;
             rest = behind;
         }
         Ok(())
     }
 
-    /// Stores those records at the beginning of `records` that belong between the same two rows, and answers how many
-    /// they were: none if they are too few for that, or if the first one is there already. `key` is the first one's.
-    fn store_run(&mut self, records: &[&Record], key: &mut Vec<u8>, next: &mut Vec<u8>) -> Result<usize, Fault> {
+    /// Stores those rows at the beginning of `entries` that belong between the same two rows, and answers how many they
+    /// were: none if they are too few for that, or if the first one is there already. `key` is the first one's.
+    fn store_run<E: Entry>(
+        &mut self,
+        entries: &[E],
+        key: &mut Vec<u8>,
+        next: &mut Vec<u8>,
+        row: &mut Vec<u8>,
+    ) -> Result<usize, Fault> {
         let mut cursor = self.table.upper_bound_mut(Bound::Included(key.as_slice()))?;
         if cursor.peek_prev()?.is_some_and(|(there, _)| there.value() == key.as_slice()) {
             return Ok(0);
@@ -320,21 +420,18 @@ impl<'s, 'a, 'txn> Tallied<'s, 'a, 'txn> {
             }
             None => None,
         };
-        let belongs = |record: Option<&&Record>, key: &mut Vec<u8>| {
-            let Some(record) = record else { return false };
-            keys::set_record_key(record.key(), key);
+        let belongs = |entry: Option<&E>, key: &mut Vec<u8>| {
+            let Some(entry) = entry else { return false };
+            entry.set_key(key);
             limit.is_none_or(|limit| key.as_slice() < limit)
         };
-        if !belongs(records.get(RUN - 1), key) {
+        if !belongs(entries.get(RUN - 1), key) {
             return Ok(0);
         }
         let mut stored = 0;
-        while let Some(record) = records.get(stored).filter(|record| belongs(Some(record), key)) {
-            let row = self.shelf.encode_with(key, |body| {
-                record.pack(body);
-                Ok(())
-            })?;
-            cursor.insert_before(key.as_slice(), row)?;
+        while let Some(entry) = entries.get(stored).filter(|entry| belongs(Some(entry), key)) {
+            entry.set_row(self.shelf, key, row)?;
+            cursor.insert_before(key.as_slice(), row.as_slice())?;
             self.tally.add(row);
             stored += 1;
         }

@@ -1,20 +1,23 @@
 //! The thread that owns the database: one request after the other, and all commits that have queued up in one
 //! transaction.
 
-use std::cell::Cell;
-use std::collections::HashSet;
-use std::path::PathBuf;
+use std::cell::{Cell, RefCell};
+use std::collections::{HashSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::time::{Duration, Instant};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{ReadTransaction, ReadableDatabase, WriteTransaction};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::adapters::redb::fault::{Fault, guarded};
 use crate::adapters::redb::file::{self, OpenFile};
+use crate::adapters::redb::fold::{self, Plan, Step};
+use crate::adapters::redb::keys::JournalKeys;
 use crate::adapters::redb::options::RedbOptions;
-use crate::adapters::redb::{apply, quarantine};
+use crate::adapters::redb::{apply, journal, load, quarantine, rows};
 use crate::base::error::{Cause, Error, Result};
 use crate::base::name::{StoreName, Subject};
 use crate::persistence::{Epoch, Save};
@@ -36,15 +39,20 @@ pub(super) struct Submission {
 
 pub(super) enum Request {
     Commit(Submission, Reply<()>),
-    /// A snapshot of what is committed by then. `failed` is the opening on which the asker has met a failure.
+    /// A snapshot of what is committed by then, with nothing of `whole` left in the journal. `failed` is the opening on
+    /// which the asker has met a failure.
     Read {
+        whole: Option<JournalKeys>,
         failed: Option<Opening>,
         reply: Reply<(ReadTransaction, Opening)>,
     },
     Claim(StoreName, Reply<Epoch>),
     Close(StoreName, Reply<()>),
     Quarantine(StoreName, Subject, Reply<String>),
-    Compact(Reply<bool>),
+    Compact(Reply<u64>),
+    /// Folds one step, and answers whether there may be more.
+    #[cfg(test)]
+    Fold(Reply<bool>),
 }
 
 /// Opens the file on a thread of its own, which then serves requests until every sender is gone.
@@ -54,9 +62,17 @@ pub(super) async fn start(path: PathBuf, options: RedbOptions) -> Result<Sender<
     let thread = std::thread::Builder::new().name("redb-writer".to_owned());
     let run = move || match file::open_or_create(&path, &options) {
         Ok(file) => {
-            let state = State::Open(file);
-            let (opening, claims) = (Opening::default(), HashSet::new());
-            let mut writer = Writer { path, options, state, opening, claims, unrecorded: false };
+            let mut writer = Writer {
+                path,
+                folding: Folding::new(options.step_bytes),
+                options,
+                state: State::Closed,
+                opening: Opening::default(),
+                claims: HashSet::new(),
+                loads: VecDeque::new(),
+                unrecorded: false,
+            };
+            writer.opened(file);
             // A caller that has gone away also dropped the sender, so the queue ends at once.
             reply.send(Ok(())).ok();
             writer.serve(&queue);
@@ -84,9 +100,47 @@ struct Writer {
     state: State,
     opening: Opening,
     claims: HashSet<StoreName>,
+    /// Those who wait for something to be folded.
+    loads: VecDeque<Load>,
+    folding: Folding,
     /// There may be commits since the free pages were last recorded.
     unrecorded: bool,
 }
+
+/// Somebody who reads once everything of `whole` has been folded.
+struct Load {
+    whole: JournalKeys,
+    reply: Reply<(ReadTransaction, Opening)>,
+}
+
+/// What there is to fold, and how it went so far.
+struct Folding {
+    /// About how many bytes are in the journal that can be folded.
+    unfolded: u64,
+    /// The file failed in a step: there is no next one of its own accord before a commit has succeeded.
+    paused: bool,
+    /// Whose sections or rows are damaged: they are left alone until somebody wants them.
+    stuck: HashSet<JournalKeys>,
+    /// How many bytes a step took lately in the time that it may take.
+    pace: u64,
+}
+
+impl Folding {
+    fn new(pace: u64) -> Self {
+        Self { unfolded: 0, paused: false, stuck: HashSet::new(), pace }
+    }
+
+    fn is_due(&self) -> bool {
+        self.unfolded > 0 && !self.paused
+    }
+}
+
+/// A step that takes longer is followed by smaller ones.
+const STEP_TIME: Duration = Duration::from_millis(50);
+/// The least bytes of a step, because each costs a sync.
+const LEAST_STEP: u64 = 256 << 10;
+/// A file that is closed is folded for so long; the rest is left to the next opening.
+const CLOSING_TIME: Duration = Duration::from_secs(2);
 
 /// Someone used a file that was closed.
 #[derive(Debug, thiserror::Error)]
@@ -95,8 +149,9 @@ struct Closed;
 
 /// How far a transaction came.
 enum Attempt {
-    /// It is on disk, or there was nothing to write. Answers in the order of the submissions.
-    Ended(Vec<Result<()>>),
+    /// It is on disk, or there was nothing to write. Answers in the order of the submissions, and how many bytes of them
+    /// are in the journal now.
+    Ended(Vec<Result<()>>, u64),
     /// Nothing was written, because of one submission, counted from 0.
     Refused(usize, Fault),
 }
@@ -126,11 +181,12 @@ impl Writer {
                     };
                     self.commit(group);
                 }
-                Request::Read { failed, reply } => answer(reply, self.read(failed)),
+                Request::Read { whole, failed, reply } => self.read_whole(whole, failed, reply),
                 Request::Claim(store, reply) => answer(reply, self.claim(store)),
                 Request::Close(store, reply) => {
                     self.claims.remove(&store);
                     if self.claims.is_empty() {
+                        self.fold_before_closing();
                         self.close();
                     }
                     answer(reply, Ok(()));
@@ -141,12 +197,41 @@ impl Writer {
                     answer(reply, moved);
                 }
                 Request::Compact(reply) => answer(reply, self.compact()),
+                #[cfg(test)]
+                Request::Fold(reply) => {
+                    let more = self.fold(None, 1).map(|step| step.more);
+                    answer(reply, more);
+                }
             }
         }
     }
 
-    /// Waits for a request; none when every sender is gone. Uses a pause after commits to prepare for a crash.
+    /// Waits for a request; none when every sender is gone. Uses a pause after commits to fold them, and to prepare for a
+    /// crash; with nothing left to do, it only waits.
     fn next(&mut self, queue: &Receiver<Request>) -> Option<Request> {
+        // Commits come between the steps, and a step comes between commits.
+        while self.advance_load() {
+            match queue.try_recv() {
+                Ok(request) => return Some(request),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => {}
+            }
+        }
+        if self.folding.is_due() {
+            match queue.recv_timeout(self.options.quiet) {
+                Ok(request) => return Some(request),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            while self.folding.is_due() {
+                self.fold_on(self.folding.pace);
+                match queue.try_recv() {
+                    Ok(request) => return Some(request),
+                    Err(TryRecvError::Disconnected) => return None,
+                    Err(TryRecvError::Empty) => {}
+                }
+            }
+        }
         if self.unrecorded {
             match queue.recv_timeout(self.options.pause) {
                 Ok(request) => return Some(request),
@@ -155,6 +240,105 @@ impl Writer {
             }
         }
         queue.recv().ok()
+    }
+
+    /// One step of folding: of `only`, or of whoever is not stuck.
+    ///
+    /// It is synced like any commit. A step that was not would cost the next commit its pages all the same, and redb
+    /// could not use again what it frees before that.
+    fn fold(&mut self, only: Option<&JournalKeys>, bytes: u64) -> Result<Step> {
+        const OPERATION: &str = "folding the journal";
+        let at = RefCell::new(None);
+        let stuck = std::mem::take(&mut self.folding.stuck);
+        let plan = Plan { bytes, only, stuck: &stuck, at: &at };
+        let outcome = self.transact(OPERATION, |txn| fold::step(txn, &plan));
+        self.folding.stuck = stuck;
+        match &outcome {
+            Ok(step) => {
+                if let Some(only) = only.filter(|_| !step.more) {
+                    self.folding.stuck.remove(only);
+                }
+                self.folding.unfolded = match (only, step.more) {
+                    (None, false) => 0,
+                    _ => self.folding.unfolded.saturating_sub(step.folded).max(1),
+                };
+            }
+            // The file has failed, and may do so again at once.
+            Err(Error::Unknown { .. } | Error::Transient { .. }) => self.folding.paused = true,
+            Err(error) => match at.take() {
+                Some(of) => {
+                    if self.folding.stuck.insert(of) {
+                        tracing::warn!(path = %self.path.display(), %error, "a part of the journal cannot be folded");
+                    }
+                }
+                None => self.folding.paused = true,
+            },
+        }
+        outcome
+    }
+
+    /// A step that nobody has asked for.
+    fn fold_on(&mut self, bytes: u64) {
+        let begun = Instant::now();
+        let outcome = self.fold(None, bytes);
+        let took = begun.elapsed();
+        match outcome {
+            Ok(_) if took > STEP_TIME => self.folding.pace = (self.folding.pace / 2).max(LEAST_STEP),
+            Ok(_) if took < STEP_TIME / 4 => self.folding.pace *= 2,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(path = %self.path.display(), %error, "a step of folding failed"),
+        }
+        self.folding.pace = self.folding.pace.min(self.options.step_bytes);
+    }
+
+    /// What is left of the journal by then is left to the next opening.
+    fn fold_before_closing(&mut self) {
+        while self.advance_load() {}
+        let begun = Instant::now();
+        while matches!(self.state, State::Open(_)) && self.folding.is_due() && begun.elapsed() < CLOSING_TIME {
+            self.fold_on(self.folding.pace);
+        }
+    }
+
+    /// Folds a step for whoever has waited longest, and answers whether somebody still waits.
+    fn advance_load(&mut self) -> bool {
+        let Some(Load { whole, reply }) = self.loads.pop_front() else { return false };
+        match self.fold(Some(&whole), self.folding.pace) {
+            Ok(Step { more: true, .. }) => self.loads.push_front(Load { whole, reply }),
+            Ok(_) => answer(reply, self.read(None)),
+            // Folding is no change of what is stored, so nothing is in doubt.
+            Err(Error::Unknown { operation, source }) => answer(reply, Err(Error::Transient { operation, source })),
+            Err(error) => answer(reply, Err(error)),
+        }
+        !self.loads.is_empty()
+    }
+
+    /// Answers with a snapshot, at once if the journal has nothing of `whole`.
+    fn read_whole(
+        &mut self,
+        whole: Option<JournalKeys>,
+        failed: Option<Opening>,
+        reply: Reply<(ReadTransaction, Opening)>,
+    ) {
+        let snapshot = self.read(failed);
+        let Some(whole) = whole else { return answer(reply, snapshot) };
+        let unfolded = snapshot.and_then(|(txn, opening)| {
+            let found = guarded(|| match load::open(&txn, rows::JOURNAL)? {
+                Some(table) => journal::has_in(&table, &whole),
+                None => Ok(false),
+            });
+            match found {
+                Ok(Ok(true)) => Ok(None),
+                Ok(Ok(false)) => Ok(Some((txn, opening))),
+                Ok(Err(fault)) => Err(fault.into_read_error("reading the journal", &self.path)),
+                Err(panic) => Err(Fault::Damaged(panic.to_string()).into_read_error("reading the journal", &self.path)),
+            }
+        });
+        match unfolded {
+            Ok(None) => self.loads.push_back(Load { whole, reply }),
+            Ok(Some(snapshot)) => answer(reply, Ok(snapshot)),
+            Err(error) => answer(reply, Err(error)),
+        }
     }
 
     /// Writes down which pages are free, so that opening after a crash need not walk the file to find out. redb can do
@@ -190,12 +374,18 @@ impl Writer {
                 file.close(&self.path);
                 return Err(Error::permanent(operation, Replaced));
             }
-            self.state = State::Open(file);
+            self.opened(file);
         }
         match &mut self.state {
             State::Open(file) => Ok(file),
             State::Broken(_) | State::Closed => Err(Error::permanent(operation, Closed)),
         }
+    }
+
+    fn opened(&mut self, file: OpenFile) {
+        // A step that failed with the file may go well now; but only a commit says so.
+        self.folding.unfolded = file.unfolded;
+        self.state = State::Open(file);
     }
 
     fn close(&mut self) {
@@ -222,8 +412,8 @@ impl Writer {
         const OPERATION: &str = "commit";
         let (mut waiting, mut replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         while !waiting.is_empty() {
-            let db = match self.file(OPERATION) {
-                Ok(file) => &file.db,
+            let file = match self.file(OPERATION) {
+                Ok(file) => file,
                 Err(error) => {
                     for reply in replies {
                         answer(reply, Err(error.clone()));
@@ -232,12 +422,14 @@ impl Writer {
                 }
             };
             let at = Cell::new(None);
-            let (index, fault) = match guarded(|| attempt(db, &waiting, &at)) {
-                Ok(Ok(Attempt::Ended(answers))) => {
+            let (index, fault) = match guarded(|| attempt(file, &waiting, &at)) {
+                Ok(Ok(Attempt::Ended(answers, journalled))) => {
+                    file.journalled |= journalled > 0;
                     self.unrecorded = true;
                     for (reply, outcome) in replies.into_iter().zip(answers) {
                         answer(reply, outcome);
                     }
+                    self.journalled(journalled);
                     return;
                 }
                 Ok(Ok(Attempt::Refused(index, fault))) => (index, fault),
@@ -268,6 +460,16 @@ impl Writer {
             // The others are innocent and go into a transaction without it.
             waiting.remove(index);
             answer(replies.remove(index), Err(fault.into_error(OPERATION, &self.path)));
+        }
+    }
+
+    /// After a transaction that put so many bytes into the journal: if that has become too large, it gets smaller by more
+    /// than it grew, before the next commit.
+    fn journalled(&mut self, bytes: u64) {
+        self.folding.paused = false;
+        self.folding.unfolded += bytes;
+        if self.folding.unfolded > self.options.journal_bytes {
+            self.fold_on(self.folding.pace.max(2 * bytes));
         }
     }
 
@@ -327,7 +529,9 @@ impl Writer {
     fn claim(&mut self, store: StoreName) -> Result<Epoch> {
         const OPERATION: &str = "claiming the store";
         if matches!(self.state, State::Closed) {
-            self.state = State::Open(file::open_or_create(&self.path, &self.options)?);
+            let file = file::open_or_create(&self.path, &self.options)?;
+            self.folding = Folding::new(self.options.step_bytes);
+            self.opened(file);
         }
         let claimed = self.transact(OPERATION, |txn| {
             let newest = apply::newest_epoch(txn, &store)?.unwrap_or_default();
@@ -351,11 +555,22 @@ impl Writer {
         }
     }
 
-    fn compact(&mut self) -> Result<bool> {
+    /// By how many bytes the file has shrunk.
+    fn compact(&mut self) -> Result<u64> {
         const OPERATION: &str = "compacting";
+        while self.advance_load() {}
+        self.folding.paused = false;
+        while self.folding.is_due() {
+            self.fold_on(self.folding.pace);
+        }
+        let length = |path: &Path| {
+            let measured = std::fs::metadata(path).map(|file| file.len());
+            measured.map_err(|error| Error::transient("measuring the database", error))
+        };
+        let before = length(&self.path)?;
         let db = &mut self.file(OPERATION)?.db;
         match guarded(|| db.compact().map_err(Fault::from)) {
-            Ok(Ok(moved)) => Ok(moved),
+            Ok(Ok(_)) => Ok(before.saturating_sub(length(&self.path)?)),
             Ok(Err(fault)) => {
                 let own = matches!(fault, Fault::Own(_));
                 // Compacting changes no contents, so nothing is in doubt.
@@ -393,15 +608,16 @@ fn answer<T>(reply: Reply<T>, outcome: Result<T>) {
 }
 
 /// One transaction with all submissions in it, but for fenced ones. `at` tells which one is being written.
-fn attempt(db: &Database, submissions: &[Submission], at: &Cell<Option<usize>>) -> Result<Attempt, Fault> {
-    let txn = db.begin_write()?;
+fn attempt(file: &OpenFile, submissions: &[Submission], at: &Cell<Option<usize>>) -> Result<Attempt, Fault> {
+    let txn = file.db.begin_write()?;
     let mut answers = Vec::with_capacity(submissions.len());
-    let mut written = false;
+    let (mut written, mut journalled) = (false, 0);
     for (index, submission) in submissions.iter().enumerate() {
         at.set(Some(index));
         match write(&txn, submission) {
-            Ok(Ok(())) => {
+            Ok(Ok(bytes)) => {
                 written |= !submission.saves.is_empty();
+                journalled += bytes;
                 answers.push(Ok(()));
             }
             Ok(Err(fenced)) => answers.push(Err(fenced)),
@@ -413,16 +629,19 @@ fn attempt(db: &Database, submissions: &[Submission], at: &Cell<Option<usize>>) 
         }
     }
     at.set(None);
+    if journalled > 0 && !file.journalled {
+        file::begin_journal(&txn)?;
+    }
     if written {
         txn.commit()?;
     } else {
         txn.abort()?;
     }
-    Ok(Attempt::Ended(answers))
+    Ok(Attempt::Ended(answers, journalled))
 }
 
-/// The inner error is a fenced submission's, of which nothing was written.
-fn write(txn: &WriteTransaction, submission: &Submission) -> Result<Result<()>, Fault> {
+/// How many bytes of it the journal got. The inner error is a fenced submission's, of which nothing was written.
+fn write(txn: &WriteTransaction, submission: &Submission) -> Result<Result<u64>, Fault> {
     if let Some(epoch) = submission.epoch {
         let newest = apply::newest_epoch(txn, &submission.store)?;
         if newest != Some(epoch) {
@@ -430,8 +649,9 @@ fn write(txn: &WriteTransaction, submission: &Submission) -> Result<Result<()>, 
             return Ok(Err(Error::Fenced { epoch: epoch.0, current }));
         }
     }
+    let mut journalled = 0;
     for save in &submission.saves {
-        apply::save(txn, &submission.store, save)?;
+        journalled += apply::save(txn, &submission.store, save)?;
     }
-    Ok(Ok(()))
+    Ok(Ok(journalled))
 }

@@ -1,7 +1,7 @@
 //! A value into any `Deserialize`.
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{self, DeserializeOwned, IntoDeserializer, Visitor};
+use serde::de::{self, DeserializeOwned, Expected, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
 use crate::base::value::Value;
@@ -32,6 +32,38 @@ impl serde::ser::Error for ValueError {
 impl de::Error for ValueError {
     fn custom<T: std::fmt::Display>(reason: T) -> Self {
         Self::new(reason.to_string())
+    }
+
+    // What was found is what a record holds: these say of which kind it is, and the default ones what it is.
+
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::new(format!("invalid type: {}, expected {expected}", kind(found)))
+    }
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::new(format!("invalid value: {}, expected {expected}", kind(found)))
+    }
+
+    fn unknown_variant(_variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(format!("unknown variant, expected one of {expected:?}"))
+    }
+
+    fn unknown_field(_field: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(format!("unknown field, expected one of {expected:?}"))
+    }
+}
+
+fn kind(found: Unexpected<'_>) -> &'static str {
+    match found {
+        Unexpected::Bool(_) => "a boolean",
+        Unexpected::Unsigned(_) | Unexpected::Signed(_) => "an integer",
+        Unexpected::Float(_) => "a floating point number",
+        Unexpected::Char(_) | Unexpected::Str(_) => "a string",
+        Unexpected::Bytes(_) => "bytes",
+        Unexpected::Unit | Unexpected::Option => "null",
+        Unexpected::Seq => "a list",
+        Unexpected::Map => "an object",
+        _ => "something else",
     }
 }
 

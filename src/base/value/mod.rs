@@ -10,7 +10,7 @@ mod json;
 mod key;
 mod object;
 mod order;
-#[cfg(any(feature = "redb", test))]
+#[cfg(any(feature = "redb", feature = "postgres", test))]
 mod packed;
 mod ser;
 mod stored;
@@ -22,7 +22,7 @@ pub use object::Object;
 pub use ser::{IntoObject, to_value};
 pub use text::Text;
 
-#[cfg(any(feature = "redb", test))]
+#[cfg(any(feature = "redb", feature = "postgres", test))]
 pub(crate) use packed::{Reader, write};
 
 /// Deepest nesting that input may have.

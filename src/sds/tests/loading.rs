@@ -9,7 +9,7 @@ use crate::sds::bloom::RollingBloom;
 use crate::sds::hash::BloomHash;
 use crate::sds::{
     ChannelData, ChannelMeta, ChannelOptions, ChannelState, ClockUnit, HistoryEntry, IncomingMessage,
-    OutgoingRepairEntry, ReceiveStatus, SdsMessage, UnacknowledgedMessage,
+    IncomingRepairEntry, OutgoingRepairEntry, ReceiveStatus, SdsMessage, UnacknowledgedMessage,
 };
 
 fn parked(id: &str, timestamp: i64, missing: &[&str]) -> IncomingMessage {
@@ -145,7 +145,7 @@ fn ch_49_a_lost_clock_does_not_make_the_history_look_like_the_future() {
 
 #[test]
 fn a_channel_never_saved_loads_as_new_and_changes_nothing() {
-    let (state, effects) = load(ChannelOptions::default(), ChannelData::default());
+    let (state, effects) = ChannelState::load(room(), ChannelOptions::default(), ChannelData::default(), 0).unwrap();
     assert!(state == plain());
     assert!(effects == crate::sds::Effects::default());
 }
@@ -167,7 +167,7 @@ fn outgoing_messages_come_back_and_are_known_even_where_the_history_lost_them() 
     let (_, effects) = state.wrap("m2", "x", NOW + 5).unwrap();
     stored.save(&state, &effects);
     stored.data.meta.outgoing[0].resend_attempts = 3;
-    let (mut state, effects) = stored.load(&options);
+    let (mut state, effects) = stored.load_at(&options, NOW + 5);
     assert!(effects.saves_nothing() && effects.events.is_empty());
     let meta = state.meta();
     let outgoing = |m: &UnacknowledgedMessage| (m.message.message_id.to_string(), m.send_time_ms, m.resend_attempts);
@@ -207,15 +207,21 @@ fn hints_of_messages_that_are_not_there_are_deleted() {
 }
 
 #[test]
-fn repairs_are_kept_as_they_were_saved() {
-    let mut meta = ChannelMeta::default();
-    meta.outgoing_repair.push(OutgoingRepairEntry { entry: HistoryEntry::new("x"), due_ms: 1, expires_ms: 2 });
-    meta.incoming_repair.push(Default::default());
-    let (mut state, effects) = load(ChannelOptions::default(), ChannelData::new(meta.clone(), vec![], vec![]));
-    assert!(effects.saves_nothing());
-    state.wrap("m1", "x", NOW).unwrap();
-    assert_eq!(state.meta().outgoing_repair, meta.outgoing_repair);
-    assert_eq!(state.meta().incoming_repair, meta.incoming_repair);
+fn ch_49_requests_for_what_is_here_and_responses_for_what_is_not_are_dropped() {
+    let request = |id: &str| OutgoingRepairEntry { entry: HistoryEntry::new(id), due_ms: NOW + 5, expires_ms: NOW + 9 };
+    let response = |id: &str| IncomingRepairEntry { entry: HistoryEntry::new(id), due_ms: NOW, ..Default::default() };
+    let meta = ChannelMeta {
+        lamport_timestamp: 9,
+        incoming: vec![parked("p", 2, &["x"]), parked("q", 3, &["h"])],
+        outgoing_repair: ["h", "p", "q", "x"].map(request).to_vec(),
+        incoming_repair: ["gone", "h", "p", "q"].map(response).to_vec(),
+        ..ChannelMeta::default()
+    };
+    let options = ChannelOptions::default().with_participant("me");
+    let (state, effects) = load(options, ChannelData::new(meta, vec![message("h", 1, &[])], vec![]));
+    assert!(effects.meta_changed);
+    assert_eq!(state.meta().outgoing_repair, [request("x")]);
+    assert_eq!(state.meta().incoming_repair, ["h", "q"].map(response), "q was released");
 }
 
 #[test]

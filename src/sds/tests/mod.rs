@@ -20,8 +20,8 @@ use crate::base::name::{ChannelId, MessageId};
 use crate::sds::bloom::BloomFilter;
 use crate::sds::hash::BloomHash;
 use crate::sds::{
-    ChannelData, ChannelEvent, ChannelOptions, ChannelState, Effects, HistoryEntry, ReceiveStatus, Received,
-    SdsMessage, WireFormat, decode, encode,
+    ChannelData, ChannelEvent, ChannelOptions, ChannelState, Effects, HistoryEntry, LostReason, Now, ReceiveStatus,
+    Received, SdsMessage, WireFormat, decode, encode,
 };
 
 /// The room's clock in these tests: 1,000,000 s after the epoch.
@@ -92,7 +92,7 @@ fn causes(bytes: &[u8]) -> Vec<String> {
     decoded(bytes).causal_history.iter().map(|entry| entry.message_id.to_string()).collect()
 }
 
-/// Events in short: `ready m1`, `sent m1`, `seen m1` for an uncertain one, `missing m1: a b`.
+/// Events in short: `ready m1`, `sent m1`, `seen m1` for an uncertain one, `missing m1: a b`, `resend m1 2`.
 fn told(effects: &Effects) -> Vec<String> {
     effects
         .events
@@ -102,7 +102,11 @@ fn told(effects: &Effects) -> Vec<String> {
             ChannelEvent::Sent { id, certain: true } => format!("sent {id}"),
             ChannelEvent::Sent { id, certain: false } => format!("seen {id}"),
             ChannelEvent::Missing { id, entries } => format!("missing {id}: {}", ids(entries).join(" ")),
-            ChannelEvent::Lost { id, .. } => format!("lost {id}"),
+            ChannelEvent::Lost { id, reason: LostReason::Unacknowledged } => format!("lost {id}"),
+            ChannelEvent::Lost { id, reason: LostReason::Expired } => format!("expired {id}"),
+            ChannelEvent::Resend { id, attempt, .. } => format!("resend {id} {attempt}"),
+            ChannelEvent::Repair { id, .. } => format!("repair {id}"),
+            ChannelEvent::Sync { .. } => "sync".to_owned(),
         })
         .collect()
 }
@@ -152,7 +156,11 @@ impl Stored {
     }
 
     fn load(&self, options: &ChannelOptions) -> (ChannelState, Effects) {
-        ChannelState::load(room(), options.clone(), self.data(), NOW).unwrap()
+        self.load_at(options, NOW)
+    }
+
+    fn load_at(&self, options: &ChannelOptions, now: impl Into<Now>) -> (ChannelState, Effects) {
+        ChannelState::load(room(), options.clone(), self.data(), now).unwrap()
     }
 
     /// Everything that has to be saved is.

@@ -228,7 +228,7 @@ proptest! {
                     (peer, peers[peer].set_hint(format!("w{id}"), hint).map(|(_, effects)| effects), before)
                 }
                 Step::Restart(peer) => {
-                    let (loaded, effects) = stored[peer].load(&options[peer]);
+                    let (loaded, effects) = stored[peer].load_at(&options[peer], now);
                     let mut meta = peers[peer].meta();
                     // Of a message from the far future the clock takes another step with every load.
                     if peers[peer].history().iter().any(|last| last.lamport_timestamp > meta.lamport_timestamp) {

@@ -152,11 +152,11 @@ async fn later_versions_are_refused_by_name_and_number() {
 
     meddle(&place, |txn| {
         let mut table = table(txn, rows::META);
-        let meta = Value::from(record! { "id": "00000000-0000-0000-0000-000000000000", "format": 2, "created_at": 0 });
+        let meta = Value::from(record! { "id": "00000000-0000-0000-0000-000000000000", "format": 3, "created_at": 0 });
         Shelf::new(&rows::META_ROW, rows::META).put(&mut table, b"store", &meta).unwrap();
     });
     let outcome = RedbAdapter::open(place.path()).await;
-    assert!(matches!(outcome, Err(Error::UnknownFormat { found: 2, known: 1, .. })), "{outcome:?}");
+    assert!(matches!(outcome, Err(Error::UnknownFormat { found: 3, known: 2, .. })), "{outcome:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,128 @@
+//! What the server and the way to it say, sorted by who has to hear it, and rid of what nobody may read.
+
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
+
+use tokio_postgres::error::{DbError, Severity};
+
+use crate::base::error::{Cause, Error, Place};
+
+/// What was said, in words that hold neither a record's contents nor a password.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Said(String);
+
+/// Why something that was asked of the server failed.
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    /// The store has been claimed again since; the epoch that is current.
+    Fenced(u64),
+    /// Another transaction was in the way: the same again, at once, may succeed.
+    Conflict(Said),
+    /// It may pass.
+    Passing(Said),
+    /// The connection was lost before the answer came.
+    Lost(Said),
+    /// The same again fails again.
+    Lasting(Said),
+    /// The server found its own files damaged.
+    Damaged(Said),
+}
+
+impl Fault {
+    /// Of which nothing was done.
+    pub(super) fn into_error(self, operation: &str, epoch: u64) -> Error {
+        let operation = operation.to_owned();
+        let cause = |said: Said| -> Option<Cause> { Some(Arc::new(said)) };
+        match self {
+            Self::Fenced(current) => Error::Fenced { epoch, current },
+            Self::Conflict(said) | Self::Passing(said) | Self::Lost(said) => {
+                Error::Transient { operation, source: cause(said) }
+            }
+            Self::Lasting(said) => Error::Permanent { operation, source: cause(said) },
+            Self::Damaged(said) => Error::corrupt(Place::new("the database"), said.0),
+        }
+    }
+
+    /// Of which it is not known whether it was done.
+    pub(super) fn into_unknown(self, operation: &str) -> Error {
+        match self {
+            Self::Conflict(said)
+            | Self::Passing(said)
+            | Self::Lost(said)
+            | Self::Lasting(said)
+            | Self::Damaged(said) => Error::unknown(operation, said),
+            Self::Fenced(current) => Error::Fenced { epoch: 0, current },
+        }
+    }
+
+    pub(super) fn passing(what: &str) -> Self {
+        Self::Passing(Said(what.to_owned()))
+    }
+
+    pub(super) fn lasting(what: impl Into<String>) -> Self {
+        Self::Lasting(Said(what.into()))
+    }
+
+    /// What an error of the driver means.
+    pub(super) fn of(error: &tokio_postgres::Error) -> Self {
+        match (error.as_db_error(), error.source().and_then(|source| source.downcast_ref::<io::Error>())) {
+            (Some(said), _) => of_server(said),
+            // The certificate, or the protocol: what rustls refuses comes in an error of the file system's kind.
+            (None, Some(cause)) if cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+                Self::Lasting(Said(format!("{error}: {cause}")))
+            }
+            // A message that is too long for the protocol.
+            (None, Some(cause)) if cause.kind() == io::ErrorKind::InvalidInput => {
+                Self::Lasting(Said(format!("{error}: {cause}")))
+            }
+            (None, Some(cause)) => Self::Lost(Said(format!("{error}: {cause}"))),
+            (None, None) if error.is_closed() => Self::Lost(Said(error.to_string())),
+            (None, None) => Self::Lasting(Said(match error.source() {
+                Some(cause) => format!("{error}: {cause}"),
+                None => error.to_string(),
+            })),
+        }
+    }
+
+    /// Whether the server's answer to a `COMMIT` leaves open what became of it.
+    pub(super) fn leaves_commit_open(error: &tokio_postgres::Error) -> bool {
+        error.as_db_error().is_none_or(|said| {
+            matches!(said.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) || said.code().code() == "40003"
+        })
+    }
+}
+
+/// By the classes of <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn of_server(said: &DbError) -> Fault {
+    let code = said.code().code();
+    let class = code.get(..2).unwrap_or_default();
+    let words = Said(match class {
+        // Of data: its words quote it. Where it is tells enough.
+        "22" | "23" => {
+            let place = [said.table(), said.column(), said.constraint()].into_iter().flatten().collect::<Vec<_>>();
+            format!("SQLSTATE {code} {}", place.join(", ")).trim_end().to_owned()
+        }
+        _ => format!("SQLSTATE {code}: {}", said.message()),
+    });
+    match (class, code) {
+        // Serialization failure, deadlock.
+        (_, "40001" | "40P01") => Fault::Conflict(words),
+        // Lock not available, query canceled (which is how a timeout ends a statement), transaction or session that was
+        // idle for too long, I/O error of the server's, read-only transaction: the server has become a standby.
+        (_, "55P03" | "57014" | "25P03" | "25P04" | "57P05" | "58030" | "25006")
+        // A prepared statement that is gone, as behind a pooler that gave the connection to another server.
+        | (_, "26000")
+        // Connection, insufficient resources, operator intervention.
+        | ("08" | "53" | "57", _) => Fault::Passing(words),
+        (_, "XX001" | "XX002") => Fault::Damaged(words),
+        _ => Fault::Lasting(words),
+    }
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::of(&error)
+    }
+}

@@ -1,0 +1,115 @@
+//! How saving ends.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::base::error::{Error, Failure};
+use crate::base::jitter::jitter;
+use crate::base::name::Subject;
+use crate::persistence::persister::handle::{Persister, Shared, answer, isolated, lock, timed_out};
+use crate::persistence::port::Commit;
+
+impl Persister {
+    /// Saves what is unsaved until `limit`, then ends saving for good and releases the store's claim. Answers what could
+    /// not be saved and why.
+    pub(crate) async fn stop(&self, limit: Instant) -> (Vec<Subject>, Option<Error>) {
+        // Closing may hang as well as committing: a part of the time is kept for it.
+        let closing = (limit.saturating_duration_since(Instant::now()) / 10).min(Duration::from_secs(1));
+        let saving = limit - closing;
+        let mut failure = self.last_flush(saving).await;
+        let superseded = match &failure {
+            None => self.is_superseded(saving).await,
+            Some(error) => matches!(error, Error::Fenced { .. }),
+        };
+        self.shared.ended.store(true, Ordering::SeqCst);
+        if let Some(flight) = lock(&self.shared.flight).take() {
+            flight.abort();
+        }
+        let (unsaved, answers) = {
+            let mut dirty = lock(&self.shared.dirty);
+            (dirty.unsaved(), dirty.dismiss(&Error::Stopping))
+        };
+        answer(answers);
+        if superseded {
+            // The claim is the successor's, and not ours to release.
+            return (unsaved, failure);
+        }
+        let shared = Arc::clone(&self.shared);
+        let close = isolated("close", async move { shared.adapter.close(&shared.store).await });
+        match tokio::time::timeout_at(limit, close).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                self.report(Failure::new(None, "close", error.clone(), 1));
+                failure.get_or_insert(error);
+            }
+            Err(_) => {
+                failure.get_or_insert_with(|| timed_out("close", "the adapter did not close in time"));
+            }
+        }
+        (unsaved, failure)
+    }
+
+    /// Flushes until it succeeds, fails for good, or the time is over. Answers why something is unsaved.
+    async fn last_flush(&self, limit: Instant) -> Option<Error> {
+        let mut failure = None;
+        for attempt in 1.. {
+            let flushed = async {
+                loop {
+                    self.flush(None).await?;
+                    // Drops that have been accepted are finished, too.
+                    self.landed().await;
+                    if lock(&self.shared.dirty).unsaved().is_empty() {
+                        return Ok::<(), Error>(());
+                    }
+                }
+            };
+            match tokio::time::timeout_at(limit, flushed).await {
+                Ok(Ok(())) => return None,
+                Ok(Err(error)) => {
+                    let again = error.is_retryable();
+                    failure = Some(error);
+                    let pause = Instant::now() + self.shared.options.retry.delay(attempt, jitter());
+                    if !again || pause >= limit {
+                        break;
+                    }
+                    tokio::time::sleep_until(pause).await;
+                }
+                Err(_) => {
+                    failure.get_or_insert_with(|| timed_out("commit", "the last commit did not end in time"));
+                    break;
+                }
+            }
+        }
+        failure
+    }
+
+    /// Waits until no commit is in flight and no drop waits for its turn.
+    async fn landed(&self) {
+        loop {
+            let landed = self.shared.landed.notified();
+            tokio::pin!(landed);
+            // Before the look, so that what ends after it is noticed.
+            landed.as_mut().enable();
+            if !lock(&self.shared.dirty).is_busy() {
+                return;
+            }
+            landed.await;
+        }
+    }
+
+    /// Whether a later claim owns the store by now. A commit of nothing tells; one in flight would have told already.
+    async fn is_superseded(&self, limit: Instant) -> bool {
+        if !self.shared.capabilities.fencing {
+            return false;
+        }
+        let Shared { store, adapter, epoch, capabilities, .. } = &*self.shared;
+        let nothing = Commit::new(store.clone(), *epoch, capabilities.durability, Vec::new());
+        let adapter = Arc::clone(adapter);
+        let commit = isolated("commit", async move { adapter.commit(&nothing).await });
+        let outcome = tokio::time::timeout_at(limit, commit).await;
+        matches!(outcome, Ok(Err(Error::Fenced { .. })))
+    }
+}

@@ -1,0 +1,129 @@
+//! What is done next, and what is captured for it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::base::blocking;
+use crate::base::durability::Durability;
+use crate::base::name::Subject;
+use crate::persistence::actor::PersisterMessage;
+use crate::persistence::dirty::{Next, Verdict};
+use crate::persistence::meter;
+use crate::persistence::persister::handle::{Persister, Token, lock};
+use crate::persistence::port::{Commit, Save};
+
+/// What [`Persister::step`] came to.
+enum Step {
+    /// There is nothing to do before the next wake-up.
+    Rest,
+    /// There will be something to do.
+    Wait(Duration),
+    /// There was nothing to hand over; this follows all the same.
+    Settled(Verdict<Token>),
+}
+
+impl Persister {
+    /// The actor looks at what there is to do; wake-ups on their way count for one.
+    pub(super) fn wake(&self) {
+        if self.shared.woken.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let actor = lock(&self.shared.actor).clone();
+        if actor.is_none_or(|actor| actor.cast(PersisterMessage::Wake).is_err()) {
+            // The actor is dead. Whoever waits is served all the same, even if it is never replaced because its
+            // supervisor was killed; the debounce timer is what is missing until then.
+            let persister = self.clone();
+            tokio::spawn(async move { persister.advance() });
+        }
+    }
+
+    /// Does what is to be done; answers when to look again. Called by the actor.
+    pub(in crate::persistence) fn advance(&self) -> Option<Duration> {
+        // Cleared first: a change that comes from here on sends a wake-up of its own.
+        self.shared.woken.store(false, Ordering::SeqCst);
+        loop {
+            if self.shared.ended.load(Ordering::SeqCst) {
+                return None;
+            }
+            let turn = lock(&self.shared.turn);
+            match self.step() {
+                Step::Rest => return None,
+                Step::Wait(delay) => return Some(delay),
+                Step::Settled(verdict) => self.tell_all(verdict, turn),
+            }
+        }
+    }
+
+    /// One step, in the persister's turn.
+    fn step(&self) -> Step {
+        let now = self.shared.now();
+        let alone = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let next = lock(&self.shared.dirty).next(now);
+        match next {
+            Next::Rest => Step::Rest,
+            Next::WaitUntil(at) => Step::Wait(at.saturating_sub(now)),
+            Next::Drop(subject) => {
+                let save = match &subject {
+                    Subject::Bucket(name) => Save::DropBucket(name.clone()),
+                    Subject::Channel(id) => Save::DropChannel(id.clone()),
+                };
+                self.launch(vec![save], self.shared.capabilities.durability, 1, 0);
+                Step::Rest
+            }
+            Next::Commit { subjects, level, sync } => {
+                let mut saves = Vec::with_capacity(subjects.len());
+                let mut bytes = 0;
+                for subject in &subjects {
+                    let cell = lock(&self.shared.cells).get(subject).cloned();
+                    let Some(cell) = cell else { continue };
+                    let captured = cell.capture();
+                    bytes += captured.bytes;
+                    saves.extend(captured.saves);
+                    lock(&self.shared.dirty).captured(subject, captured.revision);
+                }
+                drop(alone);
+                if saves.is_empty() && !sync {
+                    // Everything was captured by an earlier commit.
+                    let verdict = lock(&self.shared.dirty).saved(now);
+                    self.settle_cells(&verdict);
+                    return Step::Settled(verdict);
+                }
+                self.launch(saves, level, subjects.len(), bytes);
+                Step::Rest
+            }
+        }
+    }
+
+    /// Hands a commit to the adapter, in tasks of their own. A panic of the adapter is an unknown outcome.
+    fn launch(&self, saves: Vec<Save>, level: Durability, subjects: usize, bytes: usize) {
+        let shared = &self.shared;
+        meter::unsaved(&shared.store, lock(&shared.dirty).unsaved_bytes());
+        let flush = tracing::debug_span!("store.flush", store = %shared.store, subjects, bytes);
+        let handed = tracing::debug_span!(
+            parent: &flush, "adapter.commit", store = %shared.store, epoch = %shared.epoch, saves = saves.len(), bytes, ?level
+        );
+        let limit = shared.options.commit_timeout;
+        let commit = Commit::new(shared.store.clone(), shared.epoch, level, saves);
+        let adapter = Arc::clone(&shared.adapter);
+        let persister = self.clone();
+        let begun = Instant::now();
+        let mut work = tokio::spawn(async move { adapter.commit(&commit).await }.instrument(handed));
+        *lock(&shared.flight) = Some(work.abort_handle());
+        let watch = async move {
+            // It is waited for however long it takes, but whoever waits for it is told in time.
+            let ended = loop {
+                match tokio::time::timeout(limit, &mut work).await {
+                    Ok(ended) => break ended,
+                    Err(_) => persister.overdue(limit),
+                }
+            };
+            let outcome = ended.unwrap_or_else(|error| Err(blocking::lost("commit", &error)));
+            persister.finished(outcome, bytes, begun.elapsed());
+        };
+        tokio::spawn(watch.instrument(flush));
+    }
+}

@@ -1,0 +1,112 @@
+//! Is a value changed as a whole or not at all?
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use ractor_persistence::durable::DurableOptions;
+use ractor_persistence::{Durable, Error, Store};
+use serde::{Deserialize, Serialize};
+
+use crate::world::*;
+
+async fn store() -> Store {
+    Store::builder("shop").start().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_change_that_panics_or_fails_is_none_and_the_next_one_goes_through() {
+    let store = store().await;
+    let counter: Durable<Counter> = open(&store, "c").await.unwrap();
+    counter.update(|counter| counter.count = 1).unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        counter.update(|counter| {
+            counter.count = 2;
+            counter.by.push("half".to_owned());
+            panic!("a mistake of the user's");
+        })
+    }));
+    assert!(panicked.is_err());
+    let failed = counter.try_update(|counter| {
+        counter.count = 3;
+        Err::<(), _>(Error::invalid_argument("not this way"))
+    });
+    assert!(matches!(failed, Err(Error::InvalidArgument { .. })));
+    assert_eq!(counter.get(), Counter { count: 1, by: vec![] });
+    assert_eq!(counter.update(|counter| std::mem::replace(&mut counter.count, 4)).unwrap(), 1);
+    assert_eq!(open::<Counter>(&store, "c").await.unwrap().get().count, 4);
+}
+
+/// Deeper than anything that can be stored.
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Nested(Vec<Nested>);
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Odd {
+    number: u64,
+    ratio: f64,
+    by_number: HashMap<u32, u8>,
+    by_pair: BTreeMap<(u8, u8), u8>,
+    nested: Nested,
+    bytes: Vec<u8>,
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_refused_where_it_is_made_and_changes_nothing() {
+    let store = store().await;
+    let odd: Durable<Odd> = open(&store, "odd").await.unwrap();
+    odd.update(|odd| odd.number = 7).unwrap();
+    let refused = |change: fn(&mut Odd)| match odd.update(change) {
+        Err(Error::InvalidValue { path, .. }) => path,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(|odd| odd.number = u64::MAX), "number");
+    assert_eq!(refused(|odd| odd.ratio = f64::NAN), "ratio");
+    refused(|odd| odd.by_pair = BTreeMap::from([((1, 2), 3)]));
+    refused(|odd| odd.nested = (0..80).fold(Nested::default(), |inner, _| Nested(vec![inner])));
+    refused(|odd| odd.bytes = vec![1; 17 << 20]);
+    odd.read(|odd| assert_eq!((odd.number, odd.by_pair.len(), odd.bytes.len()), (7, 0, 0)));
+    let again: Durable<Odd> = open(&store, "odd").await.unwrap();
+    assert_eq!(again.get().number, 7);
+
+    let unstorable = DurableOptions::starting_with(|| f64::INFINITY);
+    assert!(matches!(store.durable("other", unstorable).await, Err(Error::InvalidValue { .. })));
+    assert!(matches!(open::<String>(&store, "odd").await, Err(Error::Decode { .. })), "another type");
+    again.update(|odd| odd.number += 1).unwrap();
+}
+
+#[tokio::test]
+async fn a_change_within_a_change_of_the_same_value_is_refused_and_of_another_is_made() {
+    let store = store().await;
+    let (a, b): (Durable<Counter>, Durable<Counter>) =
+        (open(&store, "a").await.unwrap(), open(&store, "b").await.unwrap());
+    let inner = a
+        .update(|counter| {
+            counter.count = 1;
+            b.update(|other| other.count = a.get().count + 10).unwrap();
+            a.update(|counter| counter.count = 9)
+        })
+        .unwrap();
+    assert!(matches!(inner, Err(Error::InvalidArgument { .. })));
+    assert_eq!((a.get().count, b.get().count), (1, 10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_change_of_many_at_once_is_lost() {
+    let store = store().await;
+    let counter: Durable<Counter> = open(&store, "c").await.unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let counter = counter.clone();
+            tokio::spawn(async move {
+                for _ in 0..200 {
+                    counter.update(|counter| counter.count += 1).unwrap();
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(counter.get().count, 1_600);
+}
