@@ -186,6 +186,18 @@ impl Parking {
         self.by_age.due(monotonic_ms, usize::MAX)
     }
 
+    /// An id that something waits for and that is not parked itself, as one of those names it.
+    pub(crate) fn wanted(&self, id: &[u8]) -> Option<HistoryEntry> {
+        let waiter = self.waiters.get(id)?.first()?;
+        if self.parked.contains_key(id) {
+            return None;
+        }
+        let named = &self.parked.get(waiter)?.message.causal_history;
+        let entry = named.iter().find(|entry| entry.message_id.as_bytes() == id);
+        // What was loaded may wait for an id that the message does not name.
+        Some(entry.cloned().unwrap_or_else(|| HistoryEntry::new(id)))
+    }
+
     /// What a parked message lacks: the causes that it waits for and that are not parked either, as it names them.
     pub(crate) fn missing_of(&self, id: &[u8]) -> Vec<HistoryEntry> {
         let Some(parked) = self.parked.get(id) else { return Vec::new() };

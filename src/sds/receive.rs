@@ -95,8 +95,6 @@ impl ChannelState {
         }
 
         let lacking: Vec<_> = lacking.collect();
-        self.request_missing(lacking.into_iter(), now, &mut changes);
-
         let received = if is_sync {
             // It is never delivered, yet peers may name it as a cause.
             if self.clock.deliver(timestamp, now.unix_ms) {
@@ -122,6 +120,8 @@ impl ChannelState {
                 answer(ReceiveStatus::Parked, content, missing)
             }
         };
+        self.request_missing(lacking.into_iter(), now, &mut changes);
+        self.ask_anew(now, &mut changes);
         changes.meta_changed |= self.clock.value() != before;
         self.arm_sync(now);
         Ok((received, changes.into_effects()))

@@ -9,9 +9,13 @@ use crate::sds::hash::hash;
 use crate::sds::message::HistoryEntry;
 use crate::sds::meta::{ChannelMeta, IncomingRepairEntry, OutgoingRepairEntry};
 use crate::sds::options::ChannelOptions;
+use crate::sds::sequence::Sequence;
 use crate::sds::state::ChannelState;
 use crate::sds::time::{Agenda, Now, whole_ms};
 use crate::sds::wire::{Entry, own_entries};
+
+/// How many requests one message of a peer's brings back to life.
+const ASKED_ANEW: usize = 16;
 
 /// |H(a ++ b)|.
 fn joint(a: &ParticipantId, b: &[u8]) -> u64 {
@@ -91,6 +95,9 @@ pub(crate) struct Repairs {
     requests: BTreeMap<MessageId, Request>,
     requests_due: Agenda<MessageId>,
     requests_end: Agenda<MessageId>,
+    /// What is still waited for though nobody asks for it any more, or does yet: the request came to its end, or there was
+    /// no room for it. Not saved, for it follows from what is parked.
+    unasked: Sequence<()>,
     responses: BTreeMap<MessageId, Response>,
     responses_due: Agenda<MessageId>,
 }
@@ -179,7 +186,48 @@ impl ChannelState {
     /// The message is here, or nobody needs it any more, or somebody else has just answered.
     pub(crate) fn end_repairs(&mut self, id: &[u8], changes: &mut Changes) {
         let ended = self.repairs.end_request(id) | self.repairs.end_response(id);
+        self.repairs.unasked.remove(id);
         changes.meta_changed |= ended;
+    }
+
+    /// Whether any request was past its end.
+    fn end_expired(&mut self, now: Now) -> bool {
+        let ended = self.repairs.requests_end.due(now.monotonic_ms.saturating_sub(1), usize::MAX);
+        for id in &ended {
+            self.repairs.end_request(id.as_bytes());
+            self.note_unasked(id);
+        }
+        !ended.is_empty()
+    }
+
+    /// Nobody asks for it now. If something is parked because of it, it will be asked for when a peer is heard again.
+    fn note_unasked(&mut self, id: &MessageId) {
+        if self.parking.wanted(id.as_bytes()).is_some() {
+            self.repairs.unasked.push(id.clone(), ());
+            while self.repairs.unasked.len() > self.options.max_missing {
+                self.repairs.unasked.pop_front();
+            }
+        }
+    }
+
+    /// A peer is there: what is still waited for may be asked for once more, a few at a time. Otherwise what was parked
+    /// would stay so for good where a peer could not be heard for as long as a request lasts.
+    pub(crate) fn ask_anew(&mut self, now: Now, changes: &mut Changes) {
+        for _ in 0..ASKED_ANEW {
+            if !self.repairs_on() || self.repairs.requests() >= self.options.max_requests {
+                return;
+            }
+            let Some((id, ())) = self.repairs.unasked.pop_front() else { return };
+            if let Some(entry) = self.parking.wanted(id.as_bytes()) {
+                self.request(entry, now, changes);
+            }
+        }
+    }
+
+    fn request(&mut self, entry: HistoryEntry, now: Now, changes: &mut Changes) {
+        let due = now.plus(self.timing.request_ms(&self.options.participant, entry.message_id.as_bytes()));
+        self.repairs.request(entry, due, due.plus(self.timing.max_ms()));
+        changes.meta_changed = true;
     }
 
     /// A message that has left the history cannot be answered for.
@@ -203,14 +251,14 @@ impl ChannelState {
                 continue;
             }
             if self.repairs.requests() >= self.options.max_requests {
-                return;
+                self.note_unasked(&MessageId::from(entry.message_id));
+                continue;
             }
-            let due = now.plus(self.timing.request_ms(&self.options.participant, entry.message_id));
+            self.repairs.unasked.remove(entry.message_id);
             // A copy of its own: what is kept must not keep the memory of all that came with it.
             for entry in own_entries(1, std::iter::once(entry)) {
-                self.repairs.request(entry, due, due.plus(self.timing.max_ms()));
+                self.request(entry, now, changes);
             }
-            changes.meta_changed = true;
         }
     }
 
@@ -257,6 +305,8 @@ impl ChannelState {
         if !self.repairs_on() {
             return Vec::new();
         }
+        // One that is past its end is not asked for again, though no sweep has come by since.
+        changes.meta_changed |= self.end_expired(now);
         let due = self.repairs.requests_due.due(now.monotonic_ms, self.options.max_repair_requests);
         let mut attached = Vec::with_capacity(due.len());
         for id in due {
@@ -269,12 +319,9 @@ impl ChannelState {
 
     /// Ends requests that are past their end, and answers what is due, at most `count` messages.
     pub(crate) fn sweep_repairs(&mut self, now: Now, count: usize, changes: &mut Changes) {
-        let ended = self.repairs.requests_end.due(now.monotonic_ms.saturating_sub(1), usize::MAX);
-        for id in &ended {
-            self.repairs.end_request(id.as_bytes());
-        }
+        let ended = self.end_expired(now);
         let due = self.repairs.responses_due.due(now.monotonic_ms, count);
-        changes.meta_changed |= !(ended.is_empty() && due.is_empty());
+        changes.meta_changed |= ended || !due.is_empty();
         for id in due {
             self.repairs.end_response(id.as_bytes());
             if let Some(message) = self.history.get(id.as_bytes()) {
@@ -305,6 +352,11 @@ impl ChannelState {
             }
             let due = now.deadline(*due_ms, timing.response_ms(&me, &message.sender_id, id));
             self.repairs.respond(entry.clone(), due);
+        }
+        for id in self.parking.waited_for_ids() {
+            if !self.repairs.requests.contains_key(&id) {
+                self.note_unasked(&id);
+            }
         }
     }
 }

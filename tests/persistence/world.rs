@@ -153,17 +153,42 @@ pub(crate) fn both_granularities() -> [FaultAdapter<dyn StorageAdapter>; 2] {
 type Opened = Pin<Box<dyn Future<Output = Result<Arc<dyn StorageAdapter>>> + Send>>;
 type Blobs = Pin<Box<dyn Future<Output = Vec<Vec<u8>>> + Send>>;
 
+/// The bytes that a place consists of, in pieces with a name each.
+trait Pieces: Send + Sync {
+    fn all(&self, place: &Path) -> Vec<(String, Vec<u8>)>;
+    fn put(&self, name: &str, bytes: &[u8]);
+}
+
+struct Files;
+
+impl Pieces for Files {
+    fn all(&self, place: &Path) -> Vec<(String, Vec<u8>)> {
+        let files = files_in(place.parent().unwrap()).into_iter();
+        files.map(|(path, bytes)| (path.to_str().unwrap().to_owned(), bytes)).collect()
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        std::fs::write(name, bytes).unwrap();
+    }
+}
+
 /// Somewhere on a disk, for one of the adapters that keep things there.
 pub(crate) struct Disk {
     directory: tempfile::TempDir,
-    open: fn(PathBuf) -> Opened,
+    open: Box<dyn Fn(PathBuf) -> Opened + Send + Sync>,
     /// What is in quarantine, given that nobody has the place open.
-    quarantined: fn(PathBuf) -> Blobs,
+    quarantined: Box<dyn Fn(PathBuf) -> Blobs + Send + Sync>,
+    pieces: Box<dyn Pieces>,
 }
 
 impl Disk {
-    fn new(open: fn(PathBuf) -> Opened, quarantined: fn(PathBuf) -> Blobs) -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), open, quarantined }
+    fn new(
+        open: impl Fn(PathBuf) -> Opened + Send + Sync + 'static,
+        quarantined: impl Fn(PathBuf) -> Blobs + Send + Sync + 'static,
+        pieces: impl Pieces + 'static,
+    ) -> Self {
+        let (open, quarantined, pieces) = (Box::new(open), Box::new(quarantined), Box::new(pieces));
+        Self { directory: tempfile::tempdir().unwrap(), open, quarantined, pieces }
     }
 
     fn place(&self) -> PathBuf {
@@ -192,28 +217,23 @@ impl Disk {
         (self.quarantined)(self.place()).await
     }
 
-    /// All files with what is in them.
-    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
-        files_in(self.directory.path())
-    }
-
     /// How often some bytes are on it.
     pub(crate) fn count(&self, bytes: &[u8]) -> usize {
-        let files = self.files();
-        files.iter().map(|(_, file)| file.windows(bytes.len()).filter(|found| *found == bytes).count()).sum()
+        let pieces = self.pieces.all(&self.place());
+        pieces.iter().map(|(_, piece)| piece.windows(bytes.len()).filter(|found| *found == bytes).count()).sum()
     }
 
     /// Puts other bytes of the same length in the place of some, wherever they are; answers how often they were there.
     pub(crate) fn replace(&self, old: &[u8], new: &[u8]) -> usize {
         assert_eq!(old.len(), new.len());
         let mut found = 0;
-        for (path, mut bytes) in self.files() {
+        for (name, mut bytes) in self.pieces.all(&self.place()) {
             let places: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(old)).collect();
             for at in &places {
                 bytes[*at..at + new.len()].copy_from_slice(new);
             }
             if !places.is_empty() {
-                std::fs::write(path, bytes).unwrap();
+                self.pieces.put(&name, &bytes);
             }
             found += places.len();
         }
@@ -243,6 +263,8 @@ pub(crate) fn disks() -> Vec<Disk> {
         json_file::disk(),
         #[cfg(feature = "redb")]
         redb::disk(),
+        #[cfg(feature = "postgres")]
+        postgres::disk(),
     ]
 }
 
@@ -262,6 +284,7 @@ mod json_file {
                 let kept = kept.map(|(_, bytes)| bytes).collect();
                 Box::pin(std::future::ready(kept))
             },
+            Files,
         )
     }
 }
@@ -285,6 +308,64 @@ mod redb {
                     all.into_iter().flat_map(|kept| kept.rows).map(|row| row.value.to_vec()).collect()
                 })
             },
+            Files,
+        )
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[path = "../postgres/server.rs"]
+mod server;
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::server::{Place, apart};
+    use super::*;
+
+    /// The tables whose bytes are what is stored; the other columns are copies.
+    const TABLES: [(&str, &str); 3] = [("buckets", "data"), ("records", "data"), ("quarantine_rows", "value")];
+
+    struct Rows(Arc<Place>);
+
+    impl Pieces for Rows {
+        fn all(&self, _: &Path) -> Vec<(String, Vec<u8>)> {
+            apart(async {
+                let client = self.0.client().await;
+                let mut pieces = Vec::new();
+                for (table, column) in TABLES {
+                    let sql = self.0.sql(&format!("SELECT ctid::text, {column} FROM $schema.{table}"));
+                    let rows = client.query(&sql, &[]).await.unwrap();
+                    pieces.extend(rows.iter().map(|row| (format!("{table} {}", row.get::<_, &str>(0)), row.get(1))));
+                }
+                pieces
+            })
+        }
+
+        fn put(&self, name: &str, bytes: &[u8]) {
+            let (table, row) = name.split_once(' ').unwrap();
+            let (_, column) = TABLES.iter().find(|(name, _)| *name == table).unwrap();
+            let sql = format!("UPDATE $schema.{table} SET {column} = $1 WHERE ctid = $2::text::tid");
+            let put = apart(async { self.0.client().await.execute(&self.0.sql(&sql), &[&bytes, &row]).await });
+            assert_eq!(put.unwrap(), 1);
+        }
+    }
+
+    pub(super) fn disk() -> Disk {
+        let place = Arc::new(Place::new());
+        let (opened, kept) = (Arc::clone(&place), Arc::clone(&place));
+        Disk::new(
+            move |_| {
+                let place = Arc::clone(&opened);
+                Box::pin(async move { Ok(Arc::new(place.open().await?) as Arc<dyn StorageAdapter>) })
+            },
+            move |_| {
+                let place = Arc::clone(&kept);
+                Box::pin(async move {
+                    let all = place.open().await.unwrap().quarantined().await.unwrap();
+                    all.into_iter().flat_map(|kept| kept.rows).map(|row| row.value.to_vec()).collect()
+                })
+            },
+            Rows(place),
         )
     }
 }

@@ -115,7 +115,7 @@ async fn read_records(records: RowStream, store: &str, name: &str) -> Result<Vec
         let read = |body: &[u8]| unpacker.record(body).map_or_else(|| codec::deserialize(body), Ok);
         let record: Record = shelf.decode_with(key, data, read).map_err(Trouble::Found)?;
         records.push(Arc::new(record));
-        if records.len() % TURN == 0 {
+        if records.len().is_multiple_of(TURN) {
             tokio::task::yield_now().await;
         }
     }
@@ -180,7 +180,7 @@ async fn read_channel(pool: &Arc<Pool>, schema: &str, key: &ChannelKey) -> Resul
     while let Some(row) = next(&mut stream).await? {
         let (id, lamport, data): (&[u8], i64, &[u8]) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         messages.push(shelf.decode(&rows::history_key(lamport, id), data).map_err(Trouble::Found)?);
-        if messages.len() % TURN == 0 {
+        if messages.len().is_multiple_of(TURN) {
             tokio::task::yield_now().await;
         }
     }

@@ -100,7 +100,7 @@ impl RedbAdapter {
     }
 
     /// Sends a request to the writer's thread and waits for its answer.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         operation: &'static str,
         request: impl FnOnce(oneshot::Sender<Result<T>>) -> Request,

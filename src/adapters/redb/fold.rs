@@ -21,6 +21,9 @@ use crate::base::error::{Error, Place, Result};
 /// A section that only has to be taken away costs a step so much less than its bytes.
 const SKIPPED: u64 = 64;
 
+/// What a section costs a step besides its bytes.
+const EACH: u64 = 256;
+
 /// What one step does at most, and of whom.
 pub(super) struct Plan<'a> {
     /// So many bytes of sections, but at least one section.
@@ -132,7 +135,7 @@ fn take(journal: &mut Table<'_>, of: &JournalKeys, bytes: u64) -> Result<Taken, 
         head.bytes = head.bytes.saturating_sub(length);
         head.first += 1;
         taken.bytes += length;
-        taken.cost += if cleared { length / SKIPPED } else { length };
+        taken.cost += EACH + if cleared { length / SKIPPED } else { length };
         taken.sections.push(Section { key, row, cleared });
     }
     taken.more = head.first < head.next;

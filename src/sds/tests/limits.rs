@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{NOW, channel, message, packet, plain, receive, refused, status};
+use super::{NOW, channel, message, packet, plain, receive, refused, status, told, told_until};
 use crate::sds::{ChannelOptions, ReceiveStatus, SdsMessage, WireFormat, encode};
 
 use ReceiveStatus::{Delivered, Duplicate, Parked};
@@ -72,6 +72,43 @@ fn the_oldest_remembered_id_is_forgotten_first() {
     assert_eq!(status(&mut state, &packet("y", 2, &[])), Delivered); // evicts x1, which is remembered instead of x2
     assert_eq!(status(&mut state, &packet("x1", 1, &[])), Duplicate);
     assert_eq!(status(&mut state, &packet("x2", 1, &[])), Delivered);
+}
+
+#[test]
+fn requests_are_bounded_and_what_is_beyond_stays_missing_and_announced() {
+    let options = ChannelOptions::default().with_participant("me").with_max_requests(2);
+    let mut state = channel(options);
+    let (received, effects) = receive(&mut state, &packet("a", 5, &["x", "y", "z"]));
+    assert_eq!((received.missing.len(), told(&effects)), (3, vec!["missing a: x y z".to_owned()]));
+    let asked = |state: &crate::sds::ChannelState| {
+        let requests = state.meta().outgoing_repair;
+        requests.into_iter().map(|request| request.entry.message_id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&state), ["x", "y"]);
+    receive(&mut state, &packet("x", 1, &[]));
+    receive(&mut state, &packet("b", 5, &["z"]));
+    assert_eq!(asked(&state), ["y", "z"], "with room again, it is asked for");
+}
+
+#[test]
+fn responses_are_bounded_and_what_is_beyond_is_ignored_until_there_is_room() {
+    let options = ChannelOptions::default().with_participant("me").with_max_responses(1).with_sync_interval(None);
+    let mut state = super::opened(&options);
+    let mut request = |id: &str, wanted: &[&str]| {
+        let repair_request = wanted.iter().copied().map(crate::sds::HistoryEntry::new).collect();
+        let sender_id = "you".into();
+        receive(
+            &mut state,
+            &encode(WireFormat::NimSds, &SdsMessage { repair_request, sender_id, ..message(id, 2, &[]) }),
+        );
+        state.stats().responses
+    };
+    assert_eq!([request("a", &[]), request("b", &[]), request("c", &["a", "b"])], [0, 0, 1]);
+    let repairs = told_until(&mut state, NOW + 400_000);
+    assert_eq!(repairs.into_iter().flat_map(|(_, told)| told).collect::<Vec<_>>(), ["repair a"]);
+    let again = SdsMessage { repair_request: vec![crate::sds::HistoryEntry::new("b")], ..message("d", 2, &[]) };
+    receive(&mut state, &encode(WireFormat::NimSds, &again));
+    assert_eq!(state.meta().incoming_repair[0].entry.message_id, "b");
 }
 
 #[test]

@@ -6,7 +6,12 @@ mod delivery;
 mod limits;
 mod loading;
 mod model;
+mod network;
+mod repairing;
+mod resending;
 mod sending;
+mod snapshots;
+mod syncing;
 mod vectors;
 mod wire;
 
@@ -33,6 +38,25 @@ fn room() -> ChannelId {
 
 fn channel(options: ChannelOptions) -> ChannelState {
     ChannelState::new(room(), options).unwrap()
+}
+
+/// A channel whose timers count from `NOW`.
+fn opened(options: &ChannelOptions) -> ChannelState {
+    Stored::default().load(options).0
+}
+
+fn tick(state: &mut ChannelState, now: i64) -> Effects {
+    state.tick(now, || MessageId::from(format!("sync at {now}")))
+}
+
+/// Lets time pass until `end`: what was told at each moment at which the channel wanted to be woken, counted from `NOW`.
+fn told_until(state: &mut ChannelState, end: i64) -> Vec<(i64, Vec<String>)> {
+    let mut log = Vec::new();
+    while let Some(due) = state.next_due().filter(|due| *due <= end) {
+        log.push((due - NOW, told(&tick(state, due))));
+        assert!(log.len() < 1_000, "it never comes to rest: {log:?}");
+    }
+    log
 }
 
 fn plain() -> ChannelState {

@@ -74,7 +74,7 @@ fn ready(effects: &Effects) -> Vec<String> {
     effects.events.iter().filter_map(ready).collect()
 }
 
-fn check_invariants(state: &ChannelState) {
+pub(super) fn check_invariants(state: &ChannelState) {
     let mut waited_for = BTreeSet::new();
     let mut bytes = 0;
     for parked in state.parking.iter() {
@@ -87,6 +87,14 @@ fn check_invariants(state: &ChannelState) {
     }
     assert_eq!(state.missing(), waited_for.into_iter().collect::<Vec<_>>());
     assert_eq!((state.stats().parked_bytes, state.stats().parked), (bytes, state.parking.iter().count()));
+    let meta = state.meta();
+    for request in &meta.outgoing_repair {
+        let id = request.entry.message_id.as_bytes();
+        assert!(!state.is_known(id) && !state.parking.contains(id), "asked for, though it is here");
+    }
+    assert!(meta.incoming_repair.iter().all(|repair| state.history.contains(repair.entry.message_id.as_bytes())));
+    assert!(state.stats().requests <= state.options().max_requests);
+    assert!(state.stats().responses <= state.options().max_responses);
     assert!(state.stats().history <= state.options().max_history);
     assert!(state.stats().remembered <= state.options().max_remembered);
     let history = state.history();

@@ -1,9 +1,11 @@
 //! What was committed is loaded, or an error says where the damage is; nothing else is ever loaded.
 
 mod claims;
+mod copies;
 mod damage;
 mod failures;
 pub(crate) mod faults;
+mod journal;
 mod requests;
 mod round_trips;
 
