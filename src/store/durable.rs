@@ -63,15 +63,12 @@ impl Inner {
         let begun = Instant::now();
         let Some(persister) = &self.persister else { return self.values.loaded(None).map(drop) };
         let (bucket, subject) = (self.values.bucket(), self.values.subject());
-        let stored = match persister.load_bucket(bucket).await {
-            Ok(stored) => stored,
-            Err(error) => {
-                self.set_aside(persister, subject, error).await?;
-                None
-            }
+        let (stored, quarantine) = match persister.load_bucket(bucket).await {
+            Ok(stored) => (stored, None),
+            Err(error) => (None, Some(self.set_aside(persister, subject, error).await?)),
         };
         let count = self.values.loaded(stored)?;
-        persister.recovered(subject, count, begun.elapsed());
+        persister.recovered(subject, count, begun.elapsed(), quarantine);
         Ok(())
     }
 }
