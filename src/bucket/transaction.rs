@@ -66,7 +66,9 @@ impl Retry {
 /// # Errors
 /// What the function answers, unchanged, where it fails: then nothing is applied. Else, by `From<Error>`: `Conflict` when
 /// something that was read has changed, after the last attempt; `UniqueViolation`, `CapacityExceeded`; `Timeout`,
-/// `ActorLost`, `Stopping`: nothing is applied. `NotSaved`: applied, but not at the durability asked for.
+/// `ActorLost`, `Stopping`; because of what has joined `Superseded`, `NotFound`, `UnknownChannel`, `GivenUp`,
+/// `Backpressure`: nothing is applied. `NotSaved`: applied, but not at the durability asked for, by the transaction or by a
+/// channel that has joined.
 ///
 /// # Panics
 /// With the function's panic; then nothing is applied.

@@ -63,6 +63,9 @@ impl Outgoing {
 
     /// The bytes to send, once the transaction has committed and, where channel or transaction are set so, the commit is
     /// saved; none before, and never where the transaction failed.
+    ///
+    /// None, too, where that save has failed at first (`NotSaved`) or nobody has waited for it: the message is in the
+    /// channel then, among those that no peer has acknowledged, and is not to be sent anew under another id.
     pub fn bytes(&self) -> Option<Bytes> {
         self.released.load(Ordering::Acquire).then(|| self.bytes.clone())
     }

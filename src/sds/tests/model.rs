@@ -1,6 +1,7 @@
 //! Properties against plain models.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -10,8 +11,8 @@ use proptest::sample::Index;
 use super::{NOW, Stored, channel, message, plain, room};
 use crate::base::name::{ChannelId, MessageId};
 use crate::sds::{
-    BloomAck, ChannelEvent, ChannelOptions, ChannelState, ClockUnit, Effects, ReceiveStatus, SdsMessage, WireFormat,
-    encode,
+    BloomAck, ChannelEvent, ChannelOptions, ChannelState, ClockUnit, Effects, HistoryEntry, ReceiveStatus, SdsMessage,
+    WireFormat, encode,
 };
 
 /// A message in words: its number is its place in the graph.
@@ -158,13 +159,15 @@ enum Step {
     Forge(usize, Box<SdsMessage>),
     Waive(usize, u8),
     Hint(usize, u8, bool),
+    Sync(usize, u8),
+    Tick(usize),
     Restart(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let peer = 0_usize..2;
-    let forged = (0_u8..12, 0_i64..9, vec(0_u8..12, 0..4), any::<bool>(), any::<bool>()).prop_map(
-        |(id, timestamp, causes, sync, far)| {
+    let forged = (0_u8..12, 0_i64..9, vec(0_u8..12, 0..4), any::<bool>(), any::<bool>(), vec(0_u8..12, 0..4)).prop_map(
+        |(id, timestamp, causes, sync, far, wanted)| {
             let causes: Vec<_> = causes.iter().map(|cause| format!("w{cause}")).collect();
             let causes: Vec<_> = causes.iter().map(String::as_str).collect();
             let timestamp = if far { i64::MAX - timestamp } else { timestamp };
@@ -172,6 +175,8 @@ fn step() -> impl Strategy<Value = Step> {
             if sync {
                 message.content = Bytes::new();
             }
+            message.sender_id = ["", "alice", "bob", "carol"][usize::from(id) % 4].into();
+            message.repair_request = wanted.into_iter().map(|wanted| HistoryEntry::new(format!("w{wanted}"))).collect();
             message
         },
     );
@@ -181,6 +186,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (peer.clone(), forged).prop_map(|(peer, message)| Step::Forge(peer, Box::new(message))),
         1 => (peer.clone(), 0_u8..12).prop_map(|(peer, id)| Step::Waive(peer, id)),
         1 => (peer.clone(), 0_u8..12, any::<bool>()).prop_map(|(peer, id, set)| Step::Hint(peer, id, set)),
+        1 => (peer.clone(), 0_u8..12).prop_map(|(peer, id)| Step::Sync(peer, id)),
+        3 => peer.clone().prop_map(Step::Tick),
         1 => peer.prop_map(Step::Restart),
     ]
 }
@@ -201,6 +208,16 @@ proptest! {
             .with_max_missing(4)
             .with_max_outgoing(4)
             .with_max_remembered(5)
+            .with_max_requests(3)
+            .with_max_responses(2)
+            .with_max_resend_attempts(2)
+            .with_resend_interval(Duration::from_millis(1_500))
+            .with_buffer_sweep_interval(Duration::from_secs(1))
+            .with_repair_sweep_interval(Duration::from_millis(500))
+            .with_sync_interval(Some(Duration::from_secs(3)))
+            .with_park_timeout(Some(Duration::from_secs(9)))
+            .with_repair_t_min(Duration::from_millis(100))
+            .with_repair_t_max(Duration::from_secs(3))
             .with_clock_unit(if milliseconds { ClockUnit::Milliseconds } else { ClockUnit::Seconds })
             .with_bloom_ack(if hint { BloomAck::Hint } else { BloomAck::Accept });
         let options = ["alice", "bob"].map(|peer| options.clone().with_participant(peer));
@@ -234,6 +251,26 @@ proptest! {
                     let before = peers[peer].clone();
                     let hint = if set { "hint" } else { "" };
                     (peer, peers[peer].set_hint(format!("w{id}"), hint).map(|(_, effects)| effects), before)
+                }
+                Step::Sync(peer, id) => {
+                    let before = peers[peer].clone();
+                    let outcome = peers[peer].sync_message(format!("w{id}"), now);
+                    (peer, outcome.map(|(bytes, effects)| { packets.push(bytes); effects }), before)
+                }
+                Step::Tick(peer) => {
+                    let (before, due) = (peers[peer].clone(), peers[peer].next_due());
+                    let effects = peers[peer].tick(now, || MessageId::from(format!("sync at {now}")));
+                    if due.is_none_or(|due| due > now) {
+                        prop_assert!(effects == Effects::default() && peers[peer] == before, "it was not time");
+                    }
+                    prop_assert!(peers[peer].next_due().is_none_or(|due| due > now), "all that was due is done");
+                    packets.extend(effects.events.iter().filter_map(|event| match event {
+                        ChannelEvent::Resend { bytes, .. }
+                        | ChannelEvent::Repair { bytes, .. }
+                        | ChannelEvent::Sync { bytes, .. } => Some(bytes.clone()),
+                        _ => None,
+                    }));
+                    (peer, Ok(effects), before)
                 }
                 Step::Restart(peer) => {
                     let (loaded, effects) = stored[peer].load_at(&options[peer], now);

@@ -28,7 +28,7 @@ fn after_healing_every_peer_has_delivered_every_message_exactly_once_and_causes_
     if let Some(seed) = variable("RACTOR_PERSISTENCE_NETWORK_SEED") {
         return run(seed);
     }
-    (0..variable("RACTOR_PERSISTENCE_NETWORK_SEEDS").unwrap_or(48)).for_each(run);
+    (0..variable("RACTOR_PERSISTENCE_NETWORK_SEEDS").unwrap_or(24)).for_each(run);
 }
 
 #[test]
