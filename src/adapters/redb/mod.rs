@@ -37,6 +37,9 @@
 mod adapter;
 mod apply;
 mod backup;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod decoding;
 mod fault;
 mod file;
 mod fold;
