@@ -107,7 +107,7 @@ impl Peer {
     /// Notes what an operation did; answers its events.
     pub(super) fn settle(&mut self, mut effects: Effects) -> Vec<ChannelEvent> {
         self.operations += 1;
-        if self.operations % SAMPLE == 0 {
+        if self.operations.is_multiple_of(SAMPLE) {
             check_invariants(self.state.as_ref().unwrap());
         }
         let events = std::mem::take(&mut effects.events);
@@ -125,7 +125,7 @@ impl Peer {
         let Some(state) = &self.state else { return };
         let unsaved = std::mem::take(&mut self.unsaved);
         self.stored.save(state, &unsaved);
-        if self.operations % SAMPLE == 0 {
+        if self.operations.is_multiple_of(SAMPLE) {
             self.stored.assert_complete(state);
         }
         self.saved_log = self.log.len();
