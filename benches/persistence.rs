@@ -120,10 +120,10 @@ async fn calls(smoke: bool, mut report: Report) -> Report {
     report.add(what, "bare ractor call, same payload and timeout", &all_to_bare, total, Goal::AtLeast(0.45));
     let mut sustained = Vec::new();
     for _ in 0..if smoke { 1 } else { 3 } {
-        // Twenty times as many at a stretch, so that the journal has to be folded meanwhile.
+        // Ten times as many at a stretch, so that the journal has to be folded meanwhile.
         let mut times = [Duration::ZERO; 2];
         for (bucket, took) in [&plain, &saved].into_iter().zip(&mut times) {
-            for first in (0..20 * total).step_by(total) {
+            for first in (0..10 * total).step_by(total) {
                 let bucket = bucket.clone();
                 *took += in_flight(all_data(first, total), move |data| {
                     let bucket = bucket.clone();
@@ -139,8 +139,8 @@ async fn calls(smoke: bool, mut report: Report) -> Report {
         let [in_memory, with_saving] = times;
         sustained.push((with_saving, in_memory));
     }
-    let what = format!("saved to redb every 100 ms, {} at a stretch", 20 * total);
-    report.add(&what, "the same without an adapter", &sustained, 20 * total, Goal::None);
+    let what = format!("saved to redb every 100 ms, {} at a stretch", 10 * total);
+    report.add(&what, "the same without an adapter", &sustained, 10 * total, Goal::None);
     bare.stop(None);
     memory.stop().await.unwrap();
     assert!(saving.stop().await.unwrap().unsaved.is_empty());

@@ -1,6 +1,10 @@
 //! What awaited changes cost: callers that wait until their insert is synced.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a part of programs that print a table")]
-#![allow(clippy::cast_possible_wrap, reason = "the numbers of a benchmark are small")]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a part of programs that print a table")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "the numbers of a benchmark are small"
+)]
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;

@@ -1,5 +1,5 @@
 //! How much longer calls take because something is being saved.
-#![allow(missing_docs, clippy::unwrap_used, reason = "a part of programs that print a table")]
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, reason = "a part of programs that print a table")]
 #![allow(
     clippy::cast_possible_wrap,
     clippy::cast_possible_truncation,
