@@ -262,6 +262,10 @@ async fn whatever_is_damaged_in_the_journal_is_told_with_its_place_and_concerns_
 
         let subject = Subject::Bucket(bucket("users").bucket);
         adapter.quarantine(&store("shop"), &subject).await.unwrap();
+        adapter.save_bucket(&bucket("users"), &upserting(1, vec![with_text(1, 0, "anew")])).await.unwrap();
+        assert!(!fold(&adapter).await.unwrap());
+        assert_eq!(journal_of(&place), [], "{what}: it is folded again, without being asked for");
+        adapter.drop_bucket(&bucket("users")).await.unwrap();
         assert_eq!(adapter.load_bucket(&bucket("users")).await.unwrap(), None);
         let kept = adapter.quarantined().await.unwrap();
         let raw = kept[0].rows.iter().filter(|row| row.table == rows::JOURNAL);
@@ -280,6 +284,7 @@ async fn a_full_snapshot_and_a_drop_heal_a_damaged_journal() {
         let keys = JournalKeys::of_bucket(&bucket("users"));
         meddle(&place, |table| drop(table.remove(&*keys.section(1)).unwrap().unwrap()));
         let adapter = open(&place.path(), unfolding()).await;
+        while fold(&adapter).await.is_ok() {}
         if dropped {
             adapter.drop_bucket(&bucket("users")).await.unwrap();
             assert_eq!(adapter.load_bucket(&bucket("users")).await.unwrap(), None);
@@ -287,6 +292,9 @@ async fn a_full_snapshot_and_a_drop_heal_a_damaged_journal() {
             adapter.save_bucket(&bucket("users"), &full(vec![with_text(1, 0, "anew")])).await.unwrap();
             assert_eq!(contents(&adapter, &bucket("users")).await.unwrap().unwrap()[0].2, "anew");
         }
+        adapter.save_bucket(&bucket("users"), &upserting(2, vec![with_text(2, 0, "later")])).await.unwrap();
+        while fold(&adapter).await.unwrap() {}
+        assert_eq!(journal_of(&place), [], "it is folded again, without being asked for");
     }
 }
 
