@@ -54,8 +54,9 @@ impl Server {
         self.tell("kill");
     }
 
-    pub(crate) fn stop(&self) {
-        self.tell("stop");
+    /// The certificate of who made the server's.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.directory.path().join("authority.crt")
     }
 
     pub(crate) fn start_again(&self) {
@@ -136,7 +137,11 @@ impl Drop for Place {
         let dropping = async {
             if let Ok((client, connection)) = tokio_postgres::connect(&self.url, NoTls).await {
                 tokio::spawn(connection);
-                let sql = self.sql("DROP SCHEMA IF EXISTS $schema CASCADE");
+                // The runtime that would end them may be the one that waits here.
+                let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                           WHERE position($1 in query) > 0 AND pid <> pg_backend_pid()";
+                client.query(end, &[&self.quoted()]).await.unwrap();
+                let sql = self.sql("SET lock_timeout = '20s'; DROP SCHEMA IF EXISTS $schema CASCADE");
                 client.batch_execute(&sql).await.unwrap();
             }
         };
@@ -144,4 +149,11 @@ impl Drop for Place {
             apart(dropping);
         }
     }
+}
+
+/// The same server for another role, with a password.
+pub(crate) fn as_role(url: &str, role: &str, password: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    format!("{scheme}://{role}:{password}@{place}")
 }
