@@ -37,6 +37,8 @@ fn main() {
         calls(smoke, &mut report).await;
         commits(smoke, &mut report).await;
         loads(smoke, &mut report).await;
+        #[cfg(feature = "postgres")]
+        support::postgres::run(smoke, &mut report).await;
     });
     report.print();
     if smoke {
