@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 use ractor_persistence::adapters::postgres::{PostgresAdapter, PostgresOptions};
 use ractor_persistence::base::error::Result;
+use ractor_persistence::base::name::ChannelId;
+use ractor_persistence::persistence::Save;
 use tokio_postgres::{Client, NoTls};
 
 fn script() -> PathBuf {
@@ -156,4 +158,16 @@ pub(crate) fn as_role(url: &str, role: &str, password: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap();
     let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
     format!("{scheme}://{role}:{password}@{place}")
+}
+
+/// A save that the server refuses: an index takes no id of so many bytes that do not repeat.
+pub(crate) fn poison() -> Save {
+    let mut random = 1_u64;
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        random.to_be_bytes()[0]
+    })
+    .take(9_000)
+    .collect();
+    Save::Hint(ChannelId::new("poison").unwrap(), bytes[..].into(), "hint".into())
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use ractor_persistence::adapters::postgres::PostgresAdapter;
 use ractor_persistence::base::error::{Error, Result};
-use ractor_persistence::base::name::{BucketKey, BucketName, ChannelId, StoreName};
+use ractor_persistence::base::name::{BucketKey, BucketName, StoreName};
 use ractor_persistence::persistence::{Commit, Epoch, Save, StorageAdapter};
 use ractor_persistence::records::{BucketChange, BucketDefinition, BucketDelta, Field, Metadata, Record};
 use ractor_persistence::{Durability, record};
 use tokio_postgres::Client;
 
-use crate::server::Place;
+use crate::server::{Place, poison};
 
 pub(crate) fn shop() -> StoreName {
     StoreName::new("shop").unwrap()
@@ -41,22 +41,11 @@ pub(crate) fn storing(epoch: Epoch, revision: u64, texts: &[(i64, &str)]) -> Com
     Commit::new(shop(), epoch, Durability::Fsync, vec![save])
 }
 
-/// A commit that the server refuses for what is in it: an index takes no id of so many bytes that do not repeat.
+/// A commit that the server refuses for what is in it.
 pub(crate) fn poisoned(epoch: Epoch) -> Commit {
     let mut commit = storing(epoch, 99, &[(99, "beside poison")]);
     commit.saves.push(poison());
     commit
-}
-
-pub(crate) fn poison() -> Save {
-    let mut random = 1_u64;
-    let bytes: Vec<u8> = std::iter::repeat_with(|| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        random.to_be_bytes()[0]
-    })
-    .take(9_000)
-    .collect();
-    Save::Hint(ChannelId::new("poison").unwrap(), bytes[..].into(), "hint".into())
 }
 
 /// The texts in the bucket `items`.
