@@ -19,7 +19,7 @@ async fn sql_sees_each_record_as_the_store_does_but_for_what_jsonb_cannot_hold()
     let tags = || record! { "tags": ["a", "b"], "deep": { "x": 0.5 } };
     people.insert(record! { "name": "Ada", "born": 1815, "more": tags() }).await.unwrap();
     people.insert(record! { "name": "Bo", "born": 1900 }).await.unwrap();
-    people.insert(record! { "name": "Cy", "born": f64::MAX.to_string().len() as i64 }).await.unwrap();
+    people.insert(record! { "name": "Cy", "born": 1950 }).await.unwrap();
     people.insert(record! { "name": "Di", "photo": Value::from(&b"\x00\xff"[..]), "note": "a\0b" }).await.unwrap();
     people.update("Bo", record! { "born": 1901 }).await.unwrap();
     people.delete("Cy").await.unwrap();

@@ -18,7 +18,7 @@ fn script() -> PathBuf {
 
 /// What the script prints; the test fails with what it complains of.
 fn ask(arguments: &[&str]) -> String {
-    let output = Command::new(script()).args(arguments).output().expect("scripts/postgres runs");
+    let output = Command::new(script()).args(arguments).output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "no PostgreSQL server to test with: {complaint}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
