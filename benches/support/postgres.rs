@@ -59,7 +59,7 @@ async fn upsert(client: &mut Client, statement: &tokio_postgres::Statement, reco
 }
 
 async fn commits(smoke: bool, report: &mut Report, adapter: &PostgresAdapter, client: &Client) {
-    let (size, rounds) = if smoke { (200, 2) } else { (100_000, 201) };
+    let (size, rounds): (usize, u64) = if smoke { (200, 2) } else { (100_000, 201) };
     let make = format!("CREATE TABLE {SCHEMA}.by_hand (key bytea PRIMARY KEY, data bytea NOT NULL, doc jsonb)");
     client.batch_execute(&make).await.unwrap();
     let (mut by_hand, connection) = {
@@ -98,7 +98,7 @@ async fn commits(smoke: bool, report: &mut Report, adapter: &PostgresAdapter, cl
         }
         numbers.sort_unstable();
         numbers.dedup();
-        let version = round as u64 + 2;
+        let version = round + 2;
         let records: Vec<_> = numbers.into_iter().map(|number| stored(number, version)).collect();
         let mine = commit(records.clone(), version);
         let hand = async |by_hand: &mut Client| -> Duration {
