@@ -57,6 +57,14 @@ fn main() {
     part!(commits);
     part!(loads);
     part!(holds);
+    #[cfg(feature = "postgres")]
+    if wanted("postgres") {
+        let work = async move {
+            support::postgres::run(smoke, &mut report).await;
+            report
+        };
+        report = runtime.block_on(runtime.spawn(work)).unwrap();
+    }
     report.print();
     if smoke {
         println!("smoke run: the figures above mean nothing");

@@ -81,10 +81,11 @@ conformance!(
     postgres,
     factory = {
         let place = server::Place::new();
-        move || {
+        let open = move || {
             let (url, options) = (place.url().to_owned(), place.options());
             ractor_persistence::adapters::postgres::PostgresAdapter::connect_with(url, options)
-        }
+        };
+        ractor_persistence::testkit::Poisoned::new(open, server::poison())
     },
     capabilities = everything(),
 );
