@@ -3,7 +3,7 @@
 //! What a store trusts its adapter with rests on this. Were it broken, state would come back changed, partly or not at
 //! all, and only after a restart would anybody notice.
 #![cfg(feature = "testkit")]
-#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests say what they expect by unwrapping it")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
