@@ -195,7 +195,7 @@ impl Parking {
         let named = &self.parked.get(waiter)?.message.causal_history;
         let entry = named.iter().find(|entry| entry.message_id.as_bytes() == id);
         // What was loaded may wait for an id that the message does not name.
-        Some(entry.cloned().unwrap_or_else(|| HistoryEntry::new(id)))
+        Some(entry.map_or_else(|| HistoryEntry::new(id), HistoryEntry::detached))
     }
 
     /// What a parked message lacks: the causes that it waits for and that are not parked either, as it names them.

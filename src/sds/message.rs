@@ -63,6 +63,15 @@ impl HistoryEntry {
     pub fn new(message_id: impl Into<MessageId>) -> Self {
         Self { message_id: message_id.into(), ..Self::default() }
     }
+
+    /// A copy that keeps no more memory alive than its own: entries of one message share theirs.
+    pub(crate) fn detached(&self) -> Self {
+        Self {
+            message_id: MessageId::from(self.message_id.as_bytes()),
+            retrieval_hint: Bytes::copy_from_slice(&self.retrieval_hint),
+            sender_id: ParticipantId::from(self.sender_id.as_bytes()),
+        }
+    }
 }
 
 pub(crate) mod channel_bytes {

@@ -11,6 +11,8 @@
 //! - Nothing here reads a clock, draws a number or does I/O: time comes in, effects go out.
 //! - A refused operation changes nothing.
 //! - No id is parked and in the history, none that is waited for is known, and nobody waits for itself.
+//! - Nothing is asked for that is here, and nothing is to be answered that is not in the history.
+//! - One moment tells when anything is due next; a channel that waits for nothing has none.
 //! - The cost of sending and receiving does not depend on how long the history is.
 //! - What changed within one operation adds up to at most one update of the history and one new state of the rest.
 //!

@@ -12,7 +12,8 @@ use crate::sds::options::ChannelOptions;
 use crate::sds::sequence::Sequence;
 use crate::sds::state::ChannelState;
 use crate::sds::time::{Agenda, Now, whole_ms};
-use crate::sds::wire::{Entry, own_entries};
+use crate::sds::timer::{BATCH, BATCH_BYTES};
+use crate::sds::wire::{Entry, encode, own_entries};
 
 /// How many requests one message of a peer's brings back to life.
 const ASKED_ANEW: usize = 16;
@@ -317,16 +318,20 @@ impl ChannelState {
         attached
     }
 
-    /// Ends requests that are past their end, and answers what is due, at most `count` messages.
-    pub(crate) fn sweep_repairs(&mut self, now: Now, count: usize, changes: &mut Changes) {
-        let ended = self.end_expired(now);
-        let due = self.repairs.responses_due.due(now.monotonic_ms, count);
-        changes.meta_changed |= ended || !due.is_empty();
-        for id in due {
+    /// Ends requests that are past their end, and answers what is due.
+    pub(crate) fn sweep_repairs(&mut self, now: Now, changes: &mut Changes) {
+        changes.meta_changed |= self.end_expired(now);
+        let mut made = 0;
+        for id in self.repairs.responses_due.due(now.monotonic_ms, BATCH) {
+            if made >= BATCH_BYTES {
+                return;
+            }
+            changes.meta_changed = true;
             self.repairs.end_response(id.as_bytes());
             if let Some(message) = self.history.get(id.as_bytes()) {
                 // With no filter of ours: we vouch for nobody else's state.
-                let bytes = crate::sds::wire::encode(self.options.wire, message);
+                let bytes = encode(self.options.wire, message);
+                made += bytes.len();
                 changes.repair(id, bytes);
             }
         }

@@ -17,9 +17,10 @@ use crate::sds::state::ChannelState;
 use crate::sds::time::{Now, Ticker, whole_ms};
 use crate::sds::wire::encode_with;
 
-/// How many packets one tick makes of each kind, so that it neither takes long nor fills the memory. What is left is due
-/// at once.
-const BATCH: usize = 256;
+/// How many packets one tick makes of each kind, and after how many bytes it stops, so that it neither takes long nor fills
+/// the memory: peers may ask for what is large. What is left is due at once.
+pub(crate) const BATCH: usize = 256;
+pub(crate) const BATCH_BYTES: usize = 8 << 20;
 
 /// When the sweeps tick.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,7 +110,7 @@ impl ChannelState {
             self.sweep_parked(now, &mut changes);
         }
         if is_due(self.repair_due()) {
-            self.sweep_repairs(now, BATCH, &mut changes);
+            self.sweep_repairs(now, &mut changes);
         }
         if is_due(self.sync_due()) {
             let id = fresh_id();
@@ -122,7 +123,11 @@ impl ChannelState {
     }
 
     fn sweep_outgoing(&mut self, now: Now, changes: &mut Changes) {
+        let mut made = 0;
         for id in self.outgoing.overdue(now.monotonic_ms, BATCH) {
+            if made >= BATCH_BYTES {
+                return;
+            }
             changes.meta_changed = true;
             let bytes = id.as_bytes();
             if self.outgoing.get(bytes).is_some_and(|it| it.resend_attempts >= self.options.max_resend_attempts) {
@@ -131,6 +136,7 @@ impl ChannelState {
             } else if let Some(again) = self.outgoing.resend(bytes, now) {
                 // The message as it was, but with what we have seen by now.
                 let packet = encode_with(self.options.wire, &again.message, self.bloom.serialized(), &[]);
+                made += packet.len();
                 changes.resend(id, again.resend_attempts, packet);
             }
         }
@@ -165,6 +171,7 @@ impl ChannelState {
         }
         let mut changes = Changes::default();
         let bytes = self.make_sync(id, now, &mut changes);
+        self.arm_sync(now);
         Ok((bytes, changes.into_effects()))
     }
 

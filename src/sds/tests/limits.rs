@@ -112,6 +112,24 @@ fn responses_are_bounded_and_what_is_beyond_is_ignored_until_there_is_room() {
 }
 
 #[test]
+fn answers_that_are_large_come_in_portions() {
+    let mut state = super::opened(&ChannelOptions::default().with_participant("me").with_sync_interval(None));
+    let names: Vec<_> = (0..20).map(|number| format!("m{number}")).collect();
+    for name in &names {
+        state.wrap(name.as_str(), vec![7; 1 << 20], NOW).unwrap();
+    }
+    let wanted = names.iter().map(|name| crate::sds::HistoryEntry::new(name.as_str())).collect();
+    let asking = SdsMessage { repair_request: wanted, ..message("a", 2, &[]) };
+    receive(&mut state, &encode(WireFormat::NimSds, &asking));
+    let portions: Vec<_> = std::iter::from_fn(|| {
+        let due = state.next_due().filter(|due| *due == NOW + 5_000)?;
+        Some(super::tick(&mut state, due).events.len())
+    })
+    .collect();
+    assert_eq!(portions, [8, 8, 4], "all at the same sweep, 8 MiB at a time");
+}
+
+#[test]
 fn packets_contents_and_ids_are_bounded() {
     let small = ChannelOptions::default().with_max_packet_size(100).with_max_message_size(20);
     let mut state = channel(small);
