@@ -132,5 +132,8 @@ struct Testing;
 #[doc = include_str!("../docs/guide/buckets.md")]
 struct Buckets;
 #[cfg(doctest)]
+#[doc = include_str!("../docs/guide/channels.md")]
+struct Channels;
+#[cfg(doctest)]
 #[doc = include_str!("../docs/guide/supervision.md")]
 struct Supervision;

@@ -12,12 +12,23 @@ mod durability;
 mod failures;
 #[path = "channels/life.rs"]
 mod life;
+#[path = "channels/limits.rs"]
+mod limits;
+#[path = "channels/moving.rs"]
+mod moving;
 #[cfg(feature = "redb")]
 #[path = "channels/on_disk.rs"]
 mod on_disk;
 #[path = "channels/restarts.rs"]
 mod restarts;
+#[path = "channels/routing.rs"]
+mod routing;
 #[path = "channels/saving.rs"]
 mod saving;
+#[cfg(feature = "redb")]
+#[path = "channels/story.rs"]
+mod story;
 #[path = "channels/support.rs"]
 mod support;
+#[path = "channels/timers.rs"]
+mod timers;

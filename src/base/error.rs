@@ -435,6 +435,18 @@ pub enum Error {
         /// The id, escaped.
         id: String,
     },
+    /// A channel of this id is open or stored, so that none can be imported under it.
+    #[error("channel {id} exists")]
+    ChannelExists {
+        /// The id, escaped.
+        id: String,
+    },
+    /// As many channels have been opened for packets as may be.
+    #[error("packets have opened {limit} channels, the most that they may")]
+    TooManyChannels {
+        /// The limit that was reached.
+        limit: usize,
+    },
     /// Too many answers wait for a commit.
     #[error("{limit} answers wait for a commit")]
     Backpressure {

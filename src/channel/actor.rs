@@ -6,14 +6,14 @@ use bytes::Bytes;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::oneshot;
 
-use crate::base::clock::Clock;
 use crate::base::error::Result;
 use crate::base::name::MessageId;
 use crate::channel::cell::{ChannelCell, Done};
 use crate::channel::message::{Answer, ChannelMessage};
 use crate::channel::teller::Teller;
+use crate::channel::timer::{Clocks, Timer};
 use crate::persistence::{Cell, Persister};
-use crate::sds::{ChannelData, ChannelState, Effects};
+use crate::sds::{ChannelData, ChannelState, Effects, Now};
 
 /// The shell around a channel's state.
 #[derive(Debug)]
@@ -24,21 +24,22 @@ pub(crate) struct ChannelActor;
 pub(crate) struct ChannelStart {
     pub(crate) cell: Arc<ChannelCell>,
     pub(crate) teller: Arc<Teller>,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) clocks: Clocks,
+    /// How far apart ticks are, at least, when one was missed because the disk did not keep up.
+    pub(crate) pause_ms: i64,
     /// None where the channel is not saved.
     pub(crate) persister: Option<Persister>,
 }
 
 impl ChannelStart {
-    /// Notes what loading changed as unsaved, and raises its events.
+    /// Notes what loading changed as unsaved, and raises its events; answers the revision that has to be saved.
     ///
     /// # Errors
     /// The state is torn.
-    pub(crate) fn settle(&self, effects: Effects) -> Result<()> {
+    pub(crate) fn settle(&self, effects: Effects) -> Result<u64> {
         let _order = self.teller.order();
         let done = self.cell.note(effects)?;
-        self.finish(done);
-        Ok(())
+        Ok(self.finish(done).0)
     }
 
     /// Has everything written again, as after a drop of unknown outcome.
@@ -85,15 +86,47 @@ impl ChannelStart {
         Ok(known)
     }
 
+    /// What the passing of time does. Answers what tells that its events have left, where they wait for a commit.
+    ///
+    /// It is not refused when too many wait for a commit: its events are held at most once, see [`Timer`].
+    fn tick(&self) -> Result<Option<oneshot::Receiver<()>>> {
+        let now = self.clocks.now();
+        let _order = self.teller.order();
+        let Some(done) = self.cell.tick(now, fresh_id)? else { return Ok(None) };
+        if done.events.is_empty() {
+            self.save(&done);
+            return Ok(None);
+        }
+        Ok(self.finish(done).1)
+    }
+
+    /// Reveals the state, so that it has to be saved before.
+    fn export(&self) -> Result<Answer<Bytes>> {
+        let (value, revision) = self.cell.read_with_revision(ChannelState::export)?;
+        Ok(Answer { value, revision, told: None })
+    }
+
     /// One operation: state, unsaved changes and events in one turn without an await.
-    fn operate<T>(&self, operation: impl FnOnce(&mut ChannelState, i64) -> Result<(T, Effects)>) -> Result<Answer<T>> {
+    fn operate<T>(&self, operation: impl FnOnce(&mut ChannelState, Now) -> Result<(T, Effects)>) -> Result<Answer<T>> {
         self.teller.check_room()?;
-        let now = self.clock.now_ms();
+        let now = self.clocks.now();
         let _order = self.teller.order();
         let (value, done) = self.cell.operate(|state| operation(state, now))?;
         let (revision, told) = self.finish(done);
         Ok(Answer { value, revision, told })
     }
+}
+
+/// A UUID of version 7 (RFC 9562).
+pub(super) fn fresh_id() -> MessageId {
+    MessageId::from(uuid::Uuid::now_v7().to_string())
+}
+
+/// What an actor has, besides the state in the cell.
+#[derive(Debug)]
+pub(crate) struct Running {
+    start: ChannelStart,
+    timer: Timer,
 }
 
 /// Whoever asked may have stopped waiting; the operation stands all the same.
@@ -104,7 +137,7 @@ fn reply<T: Send + 'static>(port: RpcReplyPort<T>, answer: T) {
 #[cfg_attr(feature = "async-trait", ractor::async_trait)]
 impl Actor for ChannelActor {
     type Msg = ChannelMessage;
-    type State = ChannelStart;
+    type State = Running;
     type Arguments = ChannelStart;
 
     async fn pre_start(
@@ -112,14 +145,15 @@ impl Actor for ChannelActor {
         _myself: ActorRef<Self::Msg>,
         start: Self::Arguments,
     ) -> std::result::Result<Self::State, ActorProcessingErr> {
-        Ok(start)
+        // Not armed yet: what loading has to tell comes first, then it is woken.
+        Ok(Running { start, timer: Timer::default() })
     }
 
     async fn handle(
         &self,
-        _myself: ActorRef<Self::Msg>,
+        myself: ActorRef<Self::Msg>,
         message: Self::Msg,
-        state: &mut Self::State,
+        Running { start: state, timer }: &mut Self::State,
     ) -> std::result::Result<(), ActorProcessingErr> {
         match message {
             ChannelMessage::Wrap(id, content, port) => {
@@ -132,10 +166,23 @@ impl Actor for ChannelActor {
                 reply(port, state.operate(|channel, now| Ok(((), channel.mark_dependencies_met(ids, now)?))));
             }
             ChannelMessage::Hint(id, hint, port) => reply(port, state.hint(id, hint)),
+            ChannelMessage::Sync(port) => {
+                reply(port, state.operate(|channel, now| channel.sync_message(fresh_id(), now)));
+            }
+            ChannelMessage::Export(port) => reply(port, state.export()),
             ChannelMessage::History(port) => reply(port, state.cell.read(ChannelState::history)),
             ChannelMessage::Missing(port) => reply(port, state.cell.read(ChannelState::missing)),
             ChannelMessage::Stats(port) => reply(port, state.cell.read(ChannelState::stats)),
+            ChannelMessage::Tick => {
+                timer.fired();
+                if let Some(told) = state.tick()? {
+                    timer.hold(told, state.cell.next_due(), &state.clocks, &myself);
+                }
+            }
+            ChannelMessage::Released => timer.release(state.pause_ms, &state.clocks),
+            ChannelMessage::Wake => {}
         }
+        timer.arm(state.cell.next_due(), &state.clocks, &myself);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use crate::base::error::{Error, Result};
 use crate::base::name::{ChannelId, MessageId, Subject};
 use crate::persistence::{Captured, Cell, Save};
-use crate::sds::{ChannelData, ChannelState, Effects, FailedCommit, PendingHistory};
+use crate::sds::{ChannelData, ChannelState, Effects, FailedCommit, Now, PendingHistory};
 
 /// A channel's state with its unsaved changes.
 #[derive(Debug)]
@@ -109,6 +109,39 @@ impl ChannelCell {
         let (answer, effects) = operation(&mut inner.state)?;
         inner.operations += 1;
         Ok((answer, inner.note(effects)))
+    }
+
+    /// What is due by now; none where the channel is being ended, or nothing is due.
+    ///
+    /// # Errors
+    /// The state is torn.
+    pub(crate) fn tick(&self, now: Now, fresh_id: impl FnOnce() -> MessageId) -> Result<Option<Done>> {
+        let mut inner = self.lock()?;
+        if inner.sealed {
+            return Ok(None);
+        }
+        let effects = inner.state.tick(now, fresh_id);
+        if effects.events.is_empty() && effects.saves_nothing() {
+            return Ok(None);
+        }
+        inner.operations += 1;
+        Ok(Some(inner.note(effects)))
+    }
+
+    /// When the next tick is due; none where there is none, or nobody may make it.
+    pub(crate) fn next_due(&self) -> Option<i64> {
+        // A torn state is loaded anew by whoever replaces the actor.
+        let inner = self.lock().ok()?;
+        if inner.sealed { None } else { inner.state.next_due() }
+    }
+
+    /// What is read, with the revision that has to be saved before it may leave.
+    ///
+    /// # Errors
+    /// The state is torn.
+    pub(crate) fn read_with_revision<T>(&self, read: impl FnOnce(&ChannelState) -> T) -> Result<(T, u64)> {
+        let inner = self.lock()?;
+        Ok((read(&inner.state), inner.revision))
     }
 
     /// Notes what loading changed.

@@ -9,8 +9,9 @@ use ractor::RpcReplyPort;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Outcome, Result};
 use crate::base::name::{ChannelId, MessageId};
-use crate::base::slot::Slot;
+use crate::base::slot::{Place, Slot};
 use crate::bus::{Bus, Delivery, Pattern, Subscription};
+use crate::channel::actor::fresh_id;
 use crate::channel::joined::Reach;
 use crate::channel::message::{Answer, ChannelMessage};
 use crate::persistence::Persister;
@@ -80,7 +81,7 @@ impl Channel {
     /// # Errors
     /// As `wrap`.
     pub async fn wrap_new(&self, content: impl Into<Bytes>) -> Result<(MessageId, Bytes)> {
-        let id = MessageId::from(uuid::Uuid::now_v7().to_string());
+        let id = fresh_id();
         let bytes = self.wrap(id.clone(), content).await?;
         Ok((id, bytes))
     }
@@ -92,7 +93,10 @@ impl Channel {
     /// `Backpressure`: nothing has changed. `NotSaved`: in memory, but not at the channel's durability; it may be
     /// received again. `Timeout`, `ActorLost`, `Stopping`, `UnknownChannel`.
     pub async fn receive(&self, bytes: impl AsRef<[u8]>) -> Result<Received> {
-        let bytes = Bytes::copy_from_slice(bytes.as_ref());
+        self.take_in(Bytes::copy_from_slice(bytes.as_ref())).await
+    }
+
+    pub(crate) async fn take_in(&self, bytes: Bytes) -> Result<Received> {
         self.operate(|port| ChannelMessage::Receive(bytes, port)).await
     }
 
@@ -118,6 +122,69 @@ impl Channel {
     pub async fn set_retrieval_hint(&self, id: impl Into<MessageId>, hint: impl Into<Bytes>) -> Result<bool> {
         let (id, hint) = (id.into(), hint.into());
         self.call(|port| ChannelMessage::Hint(id, hint, port)).await
+    }
+
+    /// A message without content, which tells peers what this one has and asks for what it lacks: bytes to send when a
+    /// peer has just come back, say. It takes no place in clock and history, and only what it asks for is saved. Without
+    /// a call, [`ChannelEvent::Sync`] brings one after each `sync_interval` without a [`wrap`](Self::wrap).
+    ///
+    /// ```
+    /// use ractor_persistence::sds::{ChannelOptions, ReceiveStatus};
+    /// use ractor_persistence::store::Store;
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let (here, there) = (Store::builder("here").start().await?, Store::builder("there").start().await?);
+    /// let alice = here.open_channel("room", ChannelOptions::default().with_participant("alice")).await?;
+    /// let bob = there.open_channel("room", ChannelOptions::default().with_participant("bob")).await?;
+    /// let m1 = alice.wrap("m1", "hello").await?;
+    /// bob.receive(&m1).await?;
+    /// let sync = bob.sync_message().await?; // names m1 as seen
+    /// assert_eq!(alice.receive(&sync).await?.status, ReceiveStatus::Sync);
+    /// assert_eq!(alice.stats().await?.unacknowledged, 0);
+    /// # Ok::<(), ractor_persistence::base::error::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// `Backpressure`: nothing has changed. `NotSaved`, `Timeout`, `ActorLost`, `Stopping`, `UnknownChannel`.
+    pub async fn sync_message(&self) -> Result<Bytes> {
+        self.operate(ChannelMessage::Sync).await
+    }
+
+    /// Everything but the retrieval hints, as nim-sds saves a channel: what `Store::import_channel` takes, and nim-sds.
+    /// It is of one moment; above `Ram` that moment is saved when this returns.
+    ///
+    /// # Errors
+    /// `NotSaved`, `Timeout`, `ActorLost`, `Stopping`, `UnknownChannel`.
+    pub async fn export(&self) -> Result<Bytes> {
+        self.operate(ChannelMessage::Export).await
+    }
+
+    /// Ends the channel and keeps what is stored of it: what was accepted is finished and saved first. Handles then get
+    /// `UnknownChannel`; opening it again goes on from where it was.
+    ///
+    /// # Errors
+    /// `UnknownChannel`, `Stopping`, and what the last commit answers: then the channel serves on.
+    ///
+    /// # Cancel safety
+    /// An end that has begun goes on when its future is dropped.
+    pub async fn close(&self) -> Result<()> {
+        if let Place::Gone(error @ (Error::UnknownChannel { .. } | Error::Stopping)) = self.slot.place() {
+            // Another channel may be open under this id by now; it is not this handle's.
+            return Err(error);
+        }
+        match self.reach.owner() {
+            Some(owner) => owner.close(self.id.clone()).await,
+            None => Err(Error::Stopping),
+        }
+    }
+
+    /// Has the actor look when its state is next due.
+    pub(super) fn wake(&self) {
+        if let Place::Running(actor, ()) = self.slot.place() {
+            // One that is dead is replaced by one that looks.
+            let _dead = actor.send_message(ChannelMessage::Wake);
+        }
     }
 
     /// The channel's events from now on: a bounded stream, in order.

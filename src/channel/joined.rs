@@ -1,36 +1,58 @@
 //! A channel as a transaction sees it.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 
-use crate::base::clock::Clock;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{BucketName, ChannelId, MessageId, Subject};
 use crate::base::slot::Place;
-use crate::channel::actor::ChannelStart;
+use crate::channel::actor::{ChannelStart, fresh_id};
 use crate::channel::cell::{Applying, ChannelCell, Done};
 use crate::channel::handle::Channel;
 use crate::channel::teller::{Order, Teller};
+use crate::channel::timer::Clocks;
 use crate::persistence::{Cell, Coordinator, Joining, Part, Participant, Ready};
-use crate::sds::{ChannelEvent, ChannelState, Effects, Received, SdsMessage};
+use crate::sds::{ChannelEvent, ChannelState, Effects, Now, Received, SdsMessage};
 
 /// How a handle reaches the channel's state without asking its actor; it keeps nothing of a closed channel alive.
 #[derive(Clone, Debug)]
 pub(crate) struct Reach {
     cell: Weak<ChannelCell>,
     teller: Weak<Teller>,
-    clock: Arc<dyn Clock>,
+    clocks: Clocks,
     coordinator: Coordinator,
+    owner: Weak<dyn Owner>,
+}
+
+/// Who opens and ends channels: the store.
+pub(crate) trait Owner: Send + Sync {
+    /// Ends a channel and keeps what is stored of it.
+    fn close(self: Arc<Self>, id: ChannelId) -> Closing;
+}
+
+/// The end of a channel, under way.
+pub(crate) type Closing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
+
+impl fmt::Debug for dyn Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Owner")
+    }
 }
 
 impl Reach {
-    pub(crate) fn new(start: &ChannelStart, coordinator: Coordinator) -> Self {
+    pub(crate) fn new(start: &ChannelStart, coordinator: Coordinator, owner: Weak<dyn Owner>) -> Self {
         let (cell, teller) = (Arc::downgrade(&start.cell), Arc::downgrade(&start.teller));
-        Self { cell, teller, clock: Arc::clone(&start.clock), coordinator }
+        Self { cell, teller, clocks: start.clocks.clone(), coordinator, owner }
+    }
+
+    /// The store, unless it is gone.
+    pub(super) fn owner(&self) -> Option<Arc<dyn Owner>> {
+        self.owner.upgrade()
     }
 }
 
@@ -145,11 +167,11 @@ impl ChannelPart {
     /// One operation on the draft; answers the messages that it delivers, too.
     fn operate<T>(
         &self,
-        operation: impl FnOnce(&mut ChannelState, i64) -> Result<(T, Effects)>,
+        operation: impl FnOnce(&mut ChannelState, Now) -> Result<(T, Effects)>,
     ) -> Result<(T, Vec<Arc<SdsMessage>>)> {
         let mut place = self.draft();
         let mut draft = place.take().ok_or(Error::TransactionClosed)?;
-        let outcome = operation(&mut draft.state, self.channel.reach.clock.now_ms());
+        let outcome = operation(&mut draft.state, self.channel.reach.clocks.now());
         let answer = outcome.map(|(answer, mut effects)| {
             let ready = effects.events.iter().filter_map(|event| match event {
                 ChannelEvent::Ready { message } => Some(Arc::clone(message)),
@@ -184,7 +206,7 @@ impl TransactionChannel {
     /// # Errors
     /// `EmptyContent`, `MessageTooLarge`, `OutgoingFull`, `TransactionClosed`: nothing has changed.
     pub fn send(&self, content: impl Into<Bytes>) -> Result<Outgoing> {
-        self.wrap(uuid::Uuid::now_v7().to_string(), content)
+        self.wrap(fresh_id(), content)
     }
 
     /// [`send`](Self::send) under an id of the application's.
@@ -307,6 +329,8 @@ impl Ready for ChannelReady<'_> {
         if let Some(done) = self.done {
             // Nobody waits for the events to be raised: the commit is waited for.
             let _told = self.part.teller.tell(done.revision, done.events);
+            // Its timer may have to fire earlier now.
+            self.part.channel.wake();
         }
     }
 }

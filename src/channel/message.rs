@@ -21,12 +21,22 @@ pub(crate) enum ChannelMessage {
     DependenciesMet(Vec<MessageId>, RpcReplyPort<Result<Answer<()>>>),
     /// Where a message may be found.
     Hint(MessageId, Bytes, RpcReplyPort<Result<bool>>),
+    /// A message without content, to be sent.
+    Sync(RpcReplyPort<Result<Answer<Bytes>>>),
+    /// Everything, as nim-sds saves it.
+    Export(RpcReplyPort<Result<Answer<Bytes>>>),
     /// Messages by (Lamport timestamp, id).
     History(RpcReplyPort<Result<Vec<Arc<SdsMessage>>>>),
     /// Ids that are waited for.
     Missing(RpcReplyPort<Result<Vec<MessageId>>>),
     /// Counters.
     Stats(RpcReplyPort<Result<ChannelStats>>),
+    /// The timer has fired.
+    Tick,
+    /// What the last tick told has left.
+    Released,
+    /// Somebody else has changed the state, or it may be changed again: look when it is due.
+    Wake,
 }
 
 #[cfg(feature = "cluster")]

@@ -4,7 +4,8 @@
 //! leaves the channel before what it reveals is saved; events come in the order of the operations.
 //!
 //! `handle` has [`Channel`] and [`ChannelEvents`], `actor` the actor, `message` what it is told, `cell` the state with
-//! what of it is unsaved, `teller` who raises its events and when, `joined` a channel within a transaction.
+//! what of it is unsaved, `timer` when it wakes up by itself, `teller` who raises its events and when, `joined` a channel
+//! within a transaction.
 
 mod actor;
 mod cell;
@@ -12,12 +13,14 @@ mod handle;
 mod joined;
 mod message;
 mod teller;
+mod timer;
 
 pub use handle::{Channel, ChannelDelivery, ChannelEvents, DEFAULT_TIMEOUT};
 pub use joined::{Outgoing, ReceivedInside, TransactionChannel};
 
 pub(crate) use actor::{ChannelActor, ChannelStart};
 pub(crate) use cell::ChannelCell;
-pub(crate) use joined::Reach;
+pub(crate) use joined::{Closing, Owner, Reach};
 pub(crate) use message::ChannelMessage;
 pub(crate) use teller::Teller;
+pub(crate) use timer::Clocks;

@@ -10,6 +10,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::{Failure, Result};
 use crate::persistence::{OnError, PersistenceOptions, StorageAdapter};
 use crate::store::handle::Store;
+use crate::store::routing::AutoCreate;
 
 /// What a store is started from: a name, an adapter if it is to save anything, and options.
 #[must_use]
@@ -20,6 +21,7 @@ pub struct StoreBuilder {
     pub(super) on_error: Option<OnError>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ttl_check_interval: Duration,
+    pub(super) auto_create: AutoCreate,
 }
 
 impl fmt::Debug for StoreBuilder {
@@ -41,6 +43,7 @@ impl StoreBuilder {
             on_error: None,
             clock: Arc::new(SystemClock),
             ttl_check_interval: Duration::from_secs(1),
+            auto_create: AutoCreate::default(),
         }
     }
 
@@ -78,6 +81,12 @@ impl StoreBuilder {
     /// answer from the moment at which they expire, removed or not.
     pub fn ttl_check_interval(mut self, interval: Duration) -> Self {
         self.ttl_check_interval = interval;
+        self
+    }
+
+    /// What [`Store::receive`] does with a packet of a channel that is not open; default: it is refused.
+    pub fn auto_create(mut self, auto_create: AutoCreate) -> Self {
+        self.auto_create = auto_create;
         self
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use ractor::Actor;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
@@ -12,9 +13,11 @@ use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{ChannelId, Subject};
 use crate::base::slot::{Place, Slot};
-use crate::channel::{Channel, ChannelActor, ChannelCell, ChannelMessage, ChannelStart, Reach, Teller};
+use crate::channel::{
+    Channel, ChannelActor, ChannelCell, ChannelMessage, ChannelStart, Clocks, Closing, Owner, Reach, Teller,
+};
 use crate::persistence::{Cell, Persister};
-use crate::sds::{ChannelData, ChannelOptions, ChannelState, Effects};
+use crate::sds::{ChannelData, ChannelOptions, ChannelState, Effects, WireFormat};
 use crate::store::bucket::Fate;
 use crate::store::children::{Child, Restarts};
 use crate::store::inner::{Inner, lock};
@@ -35,6 +38,15 @@ pub(super) struct Live {
     restarts: Mutex<Restarts>,
     /// Ends when all held events have been raised.
     teller: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What was stored of a channel, made a state.
+struct Loaded {
+    state: ChannelState,
+    effects: Effects,
+    /// Where it is now, if it could not be read.
+    quarantine: Option<String>,
+    clocks: Clocks,
 }
 
 impl ChannelEntry {
@@ -59,7 +71,7 @@ impl Inner {
         let persister = self.channel_persister(&options)?;
         loop {
             let entry = self.channel_entry(id);
-            let start = || self.start_channel(id.clone(), options.clone(), persister.clone());
+            let start = || self.start_channel(id.clone(), options.clone(), persister.clone(), None);
             let live = match entry.live.get_or_try_init(start).await {
                 Ok(live) => live,
                 Err(error) => {
@@ -85,6 +97,61 @@ impl Inner {
         }
     }
 
+    /// Opens a channel on a snapshot, where there is none yet.
+    pub(super) async fn import_channel(
+        self: &Arc<Self>,
+        id: ChannelId,
+        options: ChannelOptions,
+        snapshot: Bytes,
+    ) -> Result<Channel> {
+        self.admit()?;
+        options.validate()?;
+        let inner = Arc::clone(self);
+        let work = tokio::spawn(async move { inner.start_on_snapshot(&id, options, snapshot).await });
+        work.await.unwrap_or_else(|error| Err(blocking::lost("importing a channel", &error)))
+    }
+
+    async fn start_on_snapshot(
+        self: &Arc<Self>,
+        id: &ChannelId,
+        options: ChannelOptions,
+        snapshot: Bytes,
+    ) -> Result<Channel> {
+        let persister = self.channel_persister(&options)?;
+        loop {
+            let entry = self.channel_entry(id);
+            let mut ours = false;
+            let start = || {
+                ours = true;
+                self.start_channel(id.clone(), options.clone(), persister.clone(), Some(snapshot.clone()))
+            };
+            let live = match entry.live.get_or_try_init(start).await {
+                Ok(live) => live,
+                Err(error) => {
+                    self.forget_unopened(id, &entry);
+                    return Err(error);
+                }
+            };
+            if self.is_stopping() {
+                live.slot.drain().await;
+                return Err(Error::Stopping);
+            }
+            if !ours && live.is_ended() {
+                drop(live.slot.exclusive().await?);
+                continue;
+            }
+            if !ours {
+                return Err(Error::ChannelExists { id: id.to_string() });
+            }
+            if let Some(persister) = persister.filter(|_| options.durability > Durability::Ram) {
+                let ((), revision) = live.start.cell.read_with_revision(|_| ())?;
+                let saved = persister.saved(live.slot.subject(), revision, options.durability).await;
+                saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
+            }
+            return Ok(self.channel_handle(id, live));
+        }
+    }
+
     /// The one entry of this id; its cell lets one opening or dropping at a time have its turn.
     fn channel_entry(&self, id: &ChannelId) -> Arc<ChannelEntry> {
         Arc::clone(lock(&self.channels).entry(id.clone()).or_default())
@@ -100,9 +167,10 @@ impl Inner {
         }
     }
 
-    fn channel_handle(&self, id: &ChannelId, live: &Live) -> Channel {
+    pub(super) fn channel_handle(self: &Arc<Self>, id: &ChannelId, live: &Live) -> Channel {
         let (slot, bus) = (Arc::clone(&live.slot), self.bus.clone());
-        let reach = Reach::new(&live.start, self.coordinator.clone());
+        let owner: Arc<dyn Owner> = Arc::clone(self) as _;
+        let reach = Reach::new(&live.start, self.coordinator.clone(), Arc::downgrade(&owner));
         Channel::new(id.clone(), slot, bus, live.start.persister.clone(), live.options.durability, reach)
     }
 
@@ -126,15 +194,17 @@ impl Inner {
         id: ChannelId,
         options: ChannelOptions,
         persister: Option<Persister>,
+        snapshot: Option<Bytes>,
     ) -> Result<Live> {
         let begun = Instant::now();
         let subject = Subject::Channel(id.clone());
-        let loading = self.load_state(&id, &options, persister.as_ref());
-        let (state, effects, quarantine) = self.unless_stopping(loading).await?;
+        let loading = self.load_state(&id, &options, persister.as_ref(), snapshot);
+        let Loaded { state, effects, quarantine, clocks } = self.unless_stopping(loading).await?;
         let count = state.history().len();
         let cell = Arc::new(ChannelCell::new(id.clone(), state));
         let (teller, task) = Teller::new(id.clone(), self.bus.clone(), persister.as_ref(), options.durability);
-        let start = ChannelStart { cell, teller: Arc::new(teller), clock: Arc::clone(&self.clock), persister };
+        let pause_ms = i64::try_from(options.buffer_sweep_interval.as_millis()).unwrap_or(i64::MAX);
+        let start = ChannelStart { cell, teller: Arc::new(teller), clocks, pause_ms, persister };
         let live = Live {
             options,
             slot: Arc::new(Slot::new(subject.clone())),
@@ -153,24 +223,35 @@ impl Inner {
         }
         // Before any later call: nobody has a handle yet.
         live.start.settle(effects)?;
+        live.wake();
         if let Some(persister) = &live.start.persister {
             persister.recovered(&subject, count, begun.elapsed(), quarantine);
         }
         Ok(live)
     }
 
-    /// What is stored, made a state; an empty one, and where it is now, if it cannot be read and that was chosen.
+    /// What is stored, or a snapshot where nothing is, made a state; an empty one, and where it is now, if it cannot be read and that was chosen.
     async fn load_state(
         &self,
         id: &ChannelId,
         options: &ChannelOptions,
         persister: Option<&Persister>,
-    ) -> Result<(ChannelState, Effects, Option<String>)> {
-        let load = |data| ChannelState::load(id.clone(), options.clone(), data, self.clock.now_ms());
+        snapshot: Option<Bytes>,
+    ) -> Result<Loaded> {
         let stored = match persister {
             Some(persister) => persister.load_channel(id).await,
             None => Ok(ChannelData::default()),
         };
+        // Timers count from here.
+        let clocks = Clocks::new(Arc::clone(&self.clock));
+        if let Some(snapshot) = snapshot {
+            if stored? != ChannelData::default() {
+                return Err(Error::ChannelExists { id: id.to_string() });
+            }
+            let (state, effects) = ChannelState::import(id.clone(), options.clone(), &snapshot, clocks.now())?;
+            return Ok(Loaded { state, effects, quarantine: None, clocks });
+        }
+        let load = |data| ChannelState::load(id.clone(), options.clone(), data, clocks.now());
         let ((state, effects), quarantine) = match (stored.and_then(load), persister) {
             (Err(error), Some(persister)) => {
                 let place = self.set_aside(persister, &Subject::Channel(id.clone()), error).await?;
@@ -178,7 +259,7 @@ impl Inner {
             }
             (loaded, _) => (loaded?, None),
         };
-        Ok((state, effects, quarantine))
+        Ok(Loaded { state, effects, quarantine, clocks })
     }
 
     async fn spawn_channel(self: &Arc<Self>, live: &Live) -> Result<()> {
@@ -217,10 +298,12 @@ impl Inner {
                 Some(persister) => self.unless_stopping(persister.load_channel(id)).await?,
                 None => ChannelData::default(),
             };
-            let now = self.clock.now_ms();
+            let now = live.start.clocks.now();
             live.start.mend(|data| ChannelState::load(id.clone(), live.options.clone(), data, now), stored)?;
         }
-        self.spawn_channel(live).await
+        self.spawn_channel(live).await?;
+        live.wake();
+        Ok(())
     }
 
     /// Ends a channel, its stored data with it or not. On failure it serves on. Dropping works on a channel that is not
@@ -272,7 +355,8 @@ impl Inner {
             Place::Starting | Place::Gone(_) => {}
         }
         if let Some(persister) = &live.start.persister {
-            // Transactions do not take turns with calls: what they apply from here on might not be saved any more.
+            // Transactions and the timer do not take turns with calls: what they change from here on might not be saved
+            // any more.
             live.start.cell.seal(true);
             let outcome = match fate {
                 Fate::Drop => persister.drop_stored(&subject).await,
@@ -280,6 +364,7 @@ impl Inner {
             };
             if let Err(error) = outcome {
                 live.start.cell.seal(false);
+                live.wake();
                 if fate == Fate::Drop && matches!(error, Error::Unknown { .. }) {
                     // It may be gone from the disk: memory has it, and writes it again.
                     live.start.resave()?;
@@ -303,13 +388,32 @@ impl Inner {
     }
 }
 
+impl Owner for Inner {
+    fn close(self: Arc<Self>, id: ChannelId) -> Closing {
+        Box::pin(async move { self.end_channel(id, Fate::Detach).await })
+    }
+}
+
 impl Live {
     pub(super) fn is_saved(&self) -> bool {
         self.start.persister.is_some()
     }
 
+    /// Has the actor look when its state is next due.
+    fn wake(&self) {
+        if let Place::Running(actor, ()) = self.slot.place() {
+            // One that is dead is replaced by one that looks.
+            let _dead = actor.send_message(ChannelMessage::Wake);
+        }
+    }
+
+    /// The form that it speaks.
+    pub(super) fn wire(&self) -> WireFormat {
+        self.options.wire
+    }
+
     /// Whether it was closed or dropped.
-    fn is_ended(&self) -> bool {
+    pub(super) fn is_ended(&self) -> bool {
         matches!(self.slot.place(), Place::Gone(Error::UnknownChannel { .. }))
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ractor::{Actor, ActorCell};
 
 use crate::base::blocking;
@@ -13,7 +14,7 @@ use crate::bus::{Bus, Pattern, Subscription};
 use crate::channel::{Channel, ChannelEvents};
 use crate::persistence::{DirtySink, Health, PersistenceStats, Persister};
 use crate::records::BucketDefinition;
-use crate::sds::ChannelOptions;
+use crate::sds::{ChannelOptions, Received};
 use crate::store::bucket::Fate;
 use crate::store::builder::StoreBuilder;
 use crate::store::expiry;
@@ -60,9 +61,10 @@ impl Store {
     }
 
     pub(super) async fn launch(builder: StoreBuilder, above: Option<ActorCell>) -> Result<Self> {
-        let StoreBuilder { name, adapter, options, on_error, clock, ttl_check_interval } = builder;
+        let StoreBuilder { name, adapter, options, on_error, clock, ttl_check_interval, auto_create } = builder;
         let name = StoreName::new(&name)?;
         options.validate()?;
+        auto_create.validate()?;
         let (for_bus, stop_timeout) = (on_error.clone(), options.stop_timeout);
         let bus = Bus::new(move |failure: Failure| report(for_bus.as_ref(), &failure));
         let persister = match adapter {
@@ -80,6 +82,7 @@ impl Store {
         };
         let mut inner = Inner::new(name, bus, clock, persister, on_error, dirty, ttl_check_interval);
         inner.stop_timeout = stop_timeout;
+        inner.auto_create = auto_create;
         let inner = Arc::new(inner);
         let spawned = match above {
             Some(above) => Supervisor::spawn_linked(None, Supervisor, Arc::clone(&inner), above).await,
@@ -218,6 +221,77 @@ impl Store {
     /// An opening that has begun goes on when its future is dropped.
     pub async fn open_channel(&self, id: &str, options: ChannelOptions) -> Result<Channel> {
         self.inner.open_channel(ChannelId::new(id)?, options).await
+    }
+
+    /// Opens a channel on a snapshot: what [`Channel::export`] answered, elsewhere or before, or what nim-sds has saved.
+    /// History, unacknowledged and parked messages, requests and clock are as there; retrieval hints are not in it. What
+    /// the snapshot has to say comes as events, as when opening. Above `Ram` it is saved when this returns.
+    ///
+    /// A message's author and clock belong to one place: an exported channel is to be used where it was exported or where
+    /// it was imported, not in both.
+    ///
+    /// ```
+    /// use ractor_persistence::sds::ChannelOptions;
+    /// use ractor_persistence::store::Store;
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let options = || ChannelOptions::default().with_participant("alice");
+    /// let (here, there) = (Store::builder("here").start().await?, Store::builder("there").start().await?);
+    /// let channel = here.open_channel("room", options()).await?;
+    /// channel.wrap("m1", "hello").await?;
+    /// let moved = there.import_channel("room", options(), channel.export().await?).await?;
+    /// assert_eq!(moved.history().await?, channel.history().await?);
+    /// assert_eq!(moved.stats().await?.unacknowledged, 1);
+    /// # Ok::<(), ractor_persistence::base::error::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// `ChannelExists` where one of this id is open or stored; `MalformedMessage`, `UnknownFormat`, `TooManyEntries`,
+    /// `InvalidId` for bytes that are no snapshot, `WrongChannel` for one of another channel; and as
+    /// [`open_channel`](Self::open_channel): nothing has changed then. `NotSaved`: the channel is open, and saving it is
+    /// tried again.
+    ///
+    /// # Cancel safety
+    /// An import that has begun goes on when its future is dropped.
+    pub async fn import_channel(
+        &self,
+        id: &str,
+        options: ChannelOptions,
+        snapshot: impl Into<Bytes>,
+    ) -> Result<Channel> {
+        self.inner.import_channel(ChannelId::new(id)?, options, snapshot.into()).await
+    }
+
+    /// Hands a packet to the channel whose id it carries, and answers that channel too: [`Channel::receive`] for who has
+    /// one transport for many channels. What becomes of a packet whose channel is not open is up to
+    /// [`StoreBuilder::auto_create`].
+    ///
+    /// ```
+    /// use ractor_persistence::base::error::Error;
+    /// use ractor_persistence::sds::{ChannelOptions, ReceiveStatus};
+    /// use ractor_persistence::store::{AutoCreate, Store};
+    ///
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// let peer = Store::builder("peer").start().await?;
+    /// let packet = peer.open_channel("room", ChannelOptions::default()).await?.wrap("m1", "hello").await?;
+    ///
+    /// let closed = Store::builder("closed").start().await?;
+    /// assert!(matches!(closed.receive(&packet).await, Err(Error::UnknownChannel { .. })));
+    /// let options = ChannelOptions::default().with_participant("us");
+    /// let open = Store::builder("open").auto_create(AutoCreate::UpTo(256, options)).start().await?;
+    /// let (room, received) = open.receive(&packet).await?;
+    /// assert_eq!((room.id().as_str(), received.status), ("room", ReceiveStatus::Delivered));
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// `MalformedMessage`, `TooManyEntries`, `InvalidId` for what is no packet; `UnknownChannel`; `TooManyChannels` and
+    /// what [`open_channel`](Self::open_channel) answers where a channel is to be opened; what [`Channel::receive`]
+    /// answers.
+    pub async fn receive(&self, bytes: impl AsRef<[u8]>) -> Result<(Channel, Received)> {
+        self.inner.receive(Bytes::copy_from_slice(bytes.as_ref())).await
     }
 
     /// Ends a channel and keeps what is stored of it, once everything is saved. Handles then get `UnknownChannel`.

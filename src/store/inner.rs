@@ -23,6 +23,7 @@ use crate::store::channel::ChannelEntry;
 use crate::store::children::{Child, Children};
 use crate::store::inbox::Inboxes;
 use crate::store::report::StopReport;
+use crate::store::routing::{AutoCreate, Created};
 use crate::store::supervisor::SupervisorMessage;
 
 /// The least time that actors have to finish what they have accepted.
@@ -44,6 +45,9 @@ pub(super) struct Inner {
     /// Numbers the commits of all buckets.
     pub(super) commits: Arc<AtomicU64>,
     pub(super) channels: Mutex<HashMap<ChannelId, Arc<ChannelEntry>>>,
+    /// What packets of channels that are not open do.
+    pub(super) auto_create: AutoCreate,
+    pub(super) created: Created,
     /// The durable values of users' own actors, and whether they have been loaded.
     pub(super) values: Values,
     pub(super) values_loaded: OnceCell<()>,
@@ -106,6 +110,8 @@ impl Inner {
             directory,
             commits: Arc::default(),
             channels: Mutex::new(HashMap::new()),
+            auto_create: AutoCreate::default(),
+            created: Created::default(),
             values,
             values_loaded: OnceCell::new(),
             coordinator,

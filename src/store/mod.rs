@@ -5,7 +5,7 @@
 //!
 //! `builder` and `handle` are what users hold, `inner` what a store is made of, `supervisor` the actor above its
 //! children, `children` who they are, `bucket` and `channel` a bucket's and a channel's life, `restart` what both have in
-//! common of it, `durable` how durable values are opened, `report` what a store tells of itself. `live` is what a store
+//! common of it, `routing` which channel a packet is for, `durable` how durable values are opened, `report` what a store tells of itself. `live` is what a store
 //! offers for live queries, `listener` handlers of events, `bridge` events for elsewhere,
 //! `inbox` the queue between the bus and either of them.
 
@@ -23,6 +23,7 @@ mod listener;
 mod live;
 mod report;
 mod restart;
+mod routing;
 mod supervisor;
 
 pub use bridge::{Bridge, BridgeOptions, BridgeStats, Receiver};
@@ -30,3 +31,4 @@ pub use builder::StoreBuilder;
 pub use handle::Store;
 pub use listener::Listener;
 pub use report::{StopReport, StoreStats};
+pub use routing::AutoCreate;

@@ -54,10 +54,19 @@ async fn ch_45_no_reply_event_or_bytes_come_before_the_commit_and_a_kill_after_t
             tokio::spawn(async move { channel.mark_dependencies_met(["x"]).await })
         };
         let parked = receive(&channel, packet("late", 5, &["y"]));
+        let sync = {
+            let channel = channel.clone();
+            tokio::spawn(async move { channel.sync_message().await })
+        };
+        let export = {
+            let channel = channel.clone();
+            tokio::spawn(async move { channel.export().await })
+        };
         pass(10_000).await;
         assert_eq!(history_ids(&channel).await.len(), 3, "all of it is in memory");
         let pending = [first.is_finished(), copy.is_finished(), bytes.is_finished(), waived.is_finished()];
         assert_eq!((pending, parked.is_finished()), ([false; 4], false), "{durability:?}");
+        assert_eq!((sync.is_finished(), export.is_finished()), (false, false), "{durability:?}");
         assert_eq!(told(&mut events), [""; 0], "nothing was told");
         assert_eq!(stored_ids(&adapter).await, ["mine"]);
 
@@ -67,12 +76,14 @@ async fn ch_45_no_reply_event_or_bytes_come_before_the_commit_and_a_kill_after_t
         until_a_commit_is_under_way(&faults).await;
         pass(10_000).await;
         assert!(![bytes.is_finished(), waived.is_finished(), parked.is_finished()].contains(&true));
+        assert_eq!((sync.is_finished(), export.is_finished()), (false, false), "{durability:?}");
         assert_eq!(told(&mut events), ["sent mine", "ready theirs"]);
         faults.release();
         assert_eq!(copy.await.unwrap().unwrap(), ReceiveStatus::Duplicate);
         assert!(!bytes.await.unwrap().unwrap().is_empty());
         waived.await.unwrap().unwrap();
         assert_eq!(parked.await.unwrap().unwrap(), ReceiveStatus::Parked);
+        assert!(!sync.await.unwrap().unwrap().is_empty() && !export.await.unwrap().unwrap().is_empty());
         assert_eq!(told(&mut events), ["missing late: y"]);
 
         // As after a kill: nobody stops the store, another one takes over what is there at this moment.
@@ -155,7 +166,7 @@ async fn fills_up(mut call: impl FnMut(&Channel, usize) -> JoinHandle<Result<()>
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_ten_thousand_replies_to_receive_held_there_is_backpressure_until_a_commit_succeeds() {
+async fn ch_38_with_ten_thousand_replies_to_receive_held_there_is_backpressure_until_a_commit_succeeds() {
     fills_up(|channel, number| {
         let (channel, bytes) = (channel.clone(), packet(format!("m{number}"), 5, &[]));
         tokio::spawn(async move { channel.receive(bytes).await.map(drop) })
@@ -164,7 +175,7 @@ async fn with_ten_thousand_replies_to_receive_held_there_is_backpressure_until_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_ten_thousand_replies_to_wrap_held_there_is_backpressure_until_a_commit_succeeds() {
+async fn ch_38_with_ten_thousand_replies_to_wrap_held_there_is_backpressure_until_a_commit_succeeds() {
     fills_up(|channel, number| {
         let channel = channel.clone();
         tokio::spawn(async move { channel.wrap(format!("m{number}"), "content").await.map(drop) })

@@ -21,7 +21,13 @@ use ractor_persistence::testkit::{FaultAdapter, Faults};
 pub(crate) const NOW: i64 = 1_700_000_000_000;
 
 pub(crate) fn options() -> ChannelOptions {
-    // Small filters, so that thousands of messages are no burden.
+    // What comes by itself does not come here; small filters, so that thousands of messages are no burden.
+    let day = Duration::from_secs(24 * 60 * 60);
+    ticking().with_resend_interval(day).with_sync_interval(None).with_repair_t_min(day).with_repair_t_max(day)
+}
+
+/// With timers as they are by default.
+pub(crate) fn ticking() -> ChannelOptions {
     ChannelOptions::default().with_participant("us").with_bloom_capacity(100)
 }
 
