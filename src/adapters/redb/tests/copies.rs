@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use redb::ReadableDatabase;
 
 use super::*;
+use crate::adapters::redb::fault::guarded;
+use crate::adapters::redb::file;
 use crate::adapters::redb::rows::{self, Definition};
 use crate::base::error::Error;
 use crate::sds::{HistoryUpdate, SdsMessage};
@@ -64,6 +66,15 @@ async fn a_copy_that_cannot_be_made_leaves_nothing_behind() {
     assert!(matches!(outcome, Err(Error::Permanent { .. })), "{outcome:?}");
     assert_eq!(place.files(), ["copy.redb", "store.redb", "store.redb.holder"]);
     adapter.save_bucket(&bucket("users"), &upserting(1, "served on")).await.unwrap();
+}
+
+#[test]
+fn a_copy_that_is_cut_off_by_a_panic_leaves_nothing_behind() {
+    let place = Place::new();
+    let target = place.directory.path().join("copy.redb");
+    let panicked = guarded(|| file::create_copy(&target, |_| panic!("damage")));
+    assert!(panicked.is_err());
+    assert_eq!(place.files(), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
