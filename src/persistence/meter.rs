@@ -1,6 +1,8 @@
 //! What is measured, told to the facade `metrics` where that feature is on. Every measure has the store's name as its
 //! label `store`; what records hold is in none of them.
 //!
+//! The recorder is code of others: it is called without a lock that anybody else may want, and its panics are caught.
+//!
 //! | name | | of what |
 //! |---|---|---|
 //! | `ractor_persistence_commits_total` | counter | commits, by `outcome`: `saved`, or the kind of failure |
@@ -33,6 +35,8 @@ pub(super) use told::{committed, describe, loaded, unsaved};
 
 #[cfg(feature = "metrics")]
 mod told {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
     use super::{Committed, Duration, Error, StoreName};
@@ -44,8 +48,19 @@ mod told {
     const FLUSH_LAG: &str = "ractor_persistence_flush_lag_seconds";
     const LOAD_SECONDS: &str = "ractor_persistence_load_seconds";
 
+    /// A save must not be lost with the recorder.
+    fn tell(recorder: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(recorder)).is_err() {
+            tracing::error!("the recorder of metrics panicked");
+        }
+    }
+
     /// Tells the recorder what the measures are; again for each store, because a recorder may come later than the first.
     pub(in crate::persistence) fn describe() {
+        tell(describe_all);
+    }
+
+    fn describe_all() {
         describe_counter!(COMMITS, Unit::Count, "Commits, by outcome");
         describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "How long the adapter took for a commit");
         describe_histogram!(COMMIT_BYTES, Unit::Bytes, "Estimated bytes of the changes in a commit");
@@ -56,21 +71,23 @@ mod told {
 
     pub(in crate::persistence) fn committed(store: &StoreName, commit: &Committed<'_>) {
         let outcome = commit.failure.map_or("saved", kind);
-        counter!(COMMITS, "store" => store.to_string(), "outcome" => outcome).increment(1);
-        histogram!(COMMIT_SECONDS, "store" => store.to_string()).record(commit.took.as_secs_f64());
-        histogram!(COMMIT_BYTES, "store" => store.to_string()).record(float(commit.bytes));
-        if let Some(lag) = commit.lag {
-            histogram!(FLUSH_LAG, "store" => store.to_string()).record(lag.as_secs_f64());
-        }
+        tell(|| {
+            counter!(COMMITS, "store" => store.to_string(), "outcome" => outcome).increment(1);
+            histogram!(COMMIT_SECONDS, "store" => store.to_string()).record(commit.took.as_secs_f64());
+            histogram!(COMMIT_BYTES, "store" => store.to_string()).record(float(commit.bytes));
+            if let Some(lag) = commit.lag {
+                histogram!(FLUSH_LAG, "store" => store.to_string()).record(lag.as_secs_f64());
+            }
+        });
         unsaved(store, commit.unsaved_bytes);
     }
 
     pub(in crate::persistence) fn unsaved(store: &StoreName, bytes: usize) {
-        gauge!(UNSAVED_BYTES, "store" => store.to_string()).set(float(bytes));
+        tell(|| gauge!(UNSAVED_BYTES, "store" => store.to_string()).set(float(bytes)));
     }
 
     pub(in crate::persistence) fn loaded(store: &StoreName, took: Duration) {
-        histogram!(LOAD_SECONDS, "store" => store.to_string()).record(took.as_secs_f64());
+        tell(|| histogram!(LOAD_SECONDS, "store" => store.to_string()).record(took.as_secs_f64()));
     }
 
     #[allow(clippy::cast_precision_loss, reason = "estimated, and exact up to 8 PiB")]

@@ -152,6 +152,96 @@ async fn commits_loads_lag_and_what_is_unsaved_are_measured_per_store_and_descri
     store.stop().await.unwrap();
 }
 
+/// A recorder that does with every value what it was made for.
+#[derive(Clone)]
+struct Foreign(Arc<dyn Fn() + Send + Sync>);
+
+impl CounterFn for Foreign {
+    fn increment(&self, _value: u64) {
+        (self.0)();
+    }
+
+    fn absolute(&self, _value: u64) {}
+}
+
+impl GaugeFn for Foreign {
+    fn increment(&self, _value: f64) {}
+
+    fn decrement(&self, _value: f64) {}
+
+    fn set(&self, _value: f64) {
+        (self.0)();
+    }
+}
+
+impl HistogramFn for Foreign {
+    fn record(&self, _value: f64) {
+        (self.0)();
+    }
+}
+
+impl Recorder for Foreign {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(Arc::new(self.clone()))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(Arc::new(self.clone()))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(Arc::new(self.clone()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_panics_stops_no_save() {
+    let recorder = Foreign(Arc::new(|| panic!("a recorder")));
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let (adapter, faults) = faulty();
+    let store = start(adapter.clone()).await;
+    let bucket = store.define_bucket(items("items")).await.unwrap();
+    faults.inject(Fault::delay(WINDOW / 2).on(Operation::Commit));
+    insert(&bucket, 1, "a").await.unwrap();
+    // While the first commit is in flight: only its end leads to the next one.
+    sleep(WINDOW + WINDOW / 4).await;
+    insert(&bucket, 2, "b").await.unwrap();
+    sleep(WINDOW * 5).await;
+    assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "a"), (2, "b")])));
+    assert!(store.stop().await.unwrap().error.is_none());
+}
+
+#[tokio::test]
+async fn a_recorder_may_wait_for_somebody_who_looks_at_the_store() {
+    let looker: Arc<Mutex<Option<ractor_persistence::Store>>> = Arc::default();
+    let refused = Arc::new(AtomicU64::new(0));
+    let (shared, failed) = (Arc::clone(&looker), Arc::clone(&refused));
+    let recorder = Foreign(Arc::new(move || {
+        let Some(store) = shared.lock().unwrap().clone() else { return };
+        let (told, looked) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(store.health().is_healthy()));
+        // Only a deadlock takes as long.
+        failed.fetch_add(u64::from(looked.recv_timeout(Duration::from_secs(10)).is_err()), Ordering::SeqCst);
+    }));
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let (adapter, _) = faulty();
+    let store = start(adapter).await;
+    let bucket = store.define_bucket(items("items")).await.unwrap();
+    *looker.lock().unwrap() = Some(store.clone());
+    insert(&bucket, 1, "a").await.unwrap();
+    store.flush().await.unwrap();
+    store.drop_bucket("items").await.unwrap();
+    store.stop().await.unwrap();
+    looker.lock().unwrap().take();
+    assert_eq!(refused.load(Ordering::SeqCst), 0);
+}
+
 /// Spans by their ids, with their fields.
 #[derive(Clone, Default)]
 struct Spans {

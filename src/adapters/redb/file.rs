@@ -105,7 +105,8 @@ fn unfolded(path: &Path, db: &Database) -> u64 {
 
 /// Makes the file under another name and gives it its own once it is complete, so that no incomplete file ever has it.
 fn create(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
-    match bear(path, "creating the database", options, found)? {
+    let born = bear(path, options, found).map_err(|fault| fault.into_read_error("creating the database", path))?;
+    match born {
         Some((db, id)) => Ok(hold(path, db, id)),
         // Somebody else was first.
         None => open(path, options),
@@ -113,15 +114,14 @@ fn create(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
 }
 
 /// Makes a file at `path` of what `fill` puts into it, synced and complete or not at all; answers its length.
-pub(super) fn create_copy(path: &Path, fill: impl Fn(&Database) -> Result<(), Fault>) -> Result<u64, Fault> {
-    const OPERATION: &str = "copying the database";
+pub(super) fn create_copy(path: &Path, fill: impl FnOnce(&Database) -> Result<(), Fault>) -> Result<u64, Fault> {
     let taken = || Error::InvalidArgument { reason: format!("there is something at {} already", path.display()) };
     match fs::symlink_metadata(path) {
         Ok(_) => return Err(taken().into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_error("looking for", path, error).into()),
     }
-    let Some((db, ())) = bear(path, OPERATION, &RedbOptions::default(), fill)? else { return Err(taken().into()) };
+    let Some((db, ())) = bear(path, &RedbOptions::default(), fill)? else { return Err(taken().into()) };
     // What closing it could not tidy up is put right when it is opened.
     if let Err(panic) = guarded(|| drop(db)) {
         tracing::warn!(path = %path.display(), %panic, "closing the copy failed; it is repaired when opened");
@@ -129,33 +129,37 @@ pub(super) fn create_copy(path: &Path, fill: impl Fn(&Database) -> Result<(), Fa
     Ok(fs::metadata(path).map_err(|error| io_error("measuring", path, error))?.len())
 }
 
+/// A file that has not got its name yet. Dropped before that, also by a panic, it is removed.
+struct Unborn(PathBuf);
+
+impl Drop for Unborn {
+    fn drop(&mut self) {
+        // One that was born has another name by now.
+        if let Err(error) = fs::remove_file(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), %error, "an unfinished database could not be removed");
+        }
+    }
+}
+
 /// A new database that `fill` has filled, at `path`; none if that name is taken by then. Otherwise nothing is left behind.
 fn bear<T>(
     path: &Path,
-    operation: &str,
     options: &RedbOptions,
     fill: impl FnOnce(&Database) -> Result<T, Fault>,
-) -> Result<Option<(Database, T)>> {
+) -> Result<Option<(Database, T)>, Fault> {
     let mut name = OsString::from(path);
     name.push(format!(".new-{}", Uuid::new_v4()));
-    let unborn = PathBuf::from(name);
-    let born = (|| {
-        let mut new = OpenOptions::new();
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut new, 0o600);
-        let file = new.read(true).write(true).create_new(true).open(&unborn);
-        let db = database(&unborn, file.map_err(|error| io_error("creating", path, error))?, options)?;
-        let filled = fill(&db).map_err(|fault| fault.into_read_error(operation, path))?;
-        let first = publish(&unborn, path).map_err(|error| io_error("creating", path, error))?;
-        Ok(first.then_some((db, filled)))
-    })();
-    if !matches!(born, Ok(Some(_)))
-        && let Err(error) = fs::remove_file(&unborn)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %unborn.display(), %error, "an unfinished database could not be removed");
-    }
-    born
+    let unborn = Unborn(PathBuf::from(name));
+    let mut new = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut new, 0o600);
+    let file = new.read(true).write(true).create_new(true).open(&unborn.0);
+    let db = database(&unborn.0, file.map_err(|error| io_error("creating", path, error))?, options)?;
+    let filled = fill(&db)?;
+    let first = publish(&unborn.0, path).map_err(|error| io_error("creating", path, error))?;
+    Ok(first.then_some((db, filled)))
 }
 
 /// Writes the tables and the row that every file of ours has.

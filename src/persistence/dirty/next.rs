@@ -23,7 +23,7 @@ impl<W> DirtySet<W> {
             let piece = self.whole(piece);
             self.pieces.iter_mut().for_each(|other| other.retain(|subject| !piece.contains(subject)));
             self.pieces.retain(|other| !other.is_empty());
-            return self.start(piece);
+            return self.start(piece, now);
         }
         // A subject that fails alone is tried alone, when somebody waits for it or its time has come.
         let awaited = self.awaited();
@@ -36,7 +36,7 @@ impl<W> DirtySet<W> {
             && *at <= now
         {
             let together = self.whole(vec![subject.clone()]);
-            return self.start(together);
+            return self.start(together, now);
         }
         let due = self.due(now, &awaited);
         if due.is_some_and(|due| due <= now) {
@@ -44,7 +44,7 @@ impl<W> DirtySet<W> {
             let mut subjects: Vec<Subject> =
                 healthy.filter(|(_, entry)| entry.dirty_since.is_some()).map(|(subject, _)| subject.clone()).collect();
             subjects.sort_unstable();
-            return self.start(subjects);
+            return self.start(subjects, now);
         }
         let wake = due.into_iter().chain(lonely.map(|(at, _)| at)).min();
         self.armed = wake;
@@ -67,15 +67,17 @@ impl<W> DirtySet<W> {
         })
     }
 
-    fn start(&mut self, subjects: Vec<Subject>) -> Next {
+    fn start(&mut self, subjects: Vec<Subject>, now: Duration) -> Next {
         let waiting = self.waiters.iter().filter(|waiter| waiter.hurries()).filter(|waiter| {
             let mut open = waiter.targets.iter().filter(|target| target.outcome.is_none());
             open.any(|target| subjects.contains(&target.subject) || !self.is_dirty(&target.subject))
         });
         let awaited = waiting.map(|waiter| waiter.level).max();
-        // What was handed over is synced by the next commit after one window, whoever asks for it.
+        // What was handed over is synced by the next commit after one window, whoever asks for that at whatever level.
+        let overdue = self.unsynced_since.is_some_and(|since| since + self.policy.debounce <= now);
         let level = match awaited {
-            Some(level) => level,
+            Some(level) if !overdue => level,
+            Some(_) => self.policy.top_level,
             None if self.unsynced_since.is_some() => self.policy.top_level,
             None => self.policy.save_level,
         };

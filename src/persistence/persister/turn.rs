@@ -67,6 +67,7 @@ impl Persister {
             Next::Rest => Step::Rest,
             Next::WaitUntil(at) => Step::Wait(at.saturating_sub(now)),
             Next::Drop(subject) => {
+                drop(alone);
                 let save = match &subject {
                     Subject::Bucket(name) => Save::DropBucket(name.clone()),
                     Subject::Channel(id) => Save::DropChannel(id.clone()),
@@ -101,7 +102,8 @@ impl Persister {
     /// Hands a commit to the adapter, in tasks of their own. A panic of the adapter is an unknown outcome.
     fn launch(&self, saves: Vec<Save>, level: Durability, subjects: usize, bytes: usize) {
         let shared = &self.shared;
-        meter::unsaved(&shared.store, lock(&shared.dirty).unsaved_bytes());
+        let unsaved = lock(&shared.dirty).unsaved_bytes();
+        meter::unsaved(&shared.store, unsaved);
         let flush = tracing::debug_span!("store.flush", store = %shared.store, subjects, bytes);
         let handed = tracing::debug_span!(
             parent: &flush, "adapter.commit", store = %shared.store, epoch = %shared.epoch, saves = saves.len(), bytes, ?level

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use redb::ReadableDatabase;
 
 use super::*;
+use crate::adapters::redb::fault::guarded;
+use crate::adapters::redb::file;
 use crate::adapters::redb::rows::{self, Definition};
 use crate::base::error::Error;
 use crate::sds::{HistoryUpdate, SdsMessage};
@@ -64,6 +66,35 @@ async fn a_copy_that_cannot_be_made_leaves_nothing_behind() {
     assert!(matches!(outcome, Err(Error::Permanent { .. })), "{outcome:?}");
     assert_eq!(place.files(), ["copy.redb", "store.redb", "store.redb.holder"]);
     adapter.save_bucket(&bucket("users"), &upserting(1, "served on")).await.unwrap();
+}
+
+#[test]
+fn a_copy_that_is_cut_off_by_a_panic_leaves_nothing_behind() {
+    let place = Place::new();
+    let target = place.directory.path().join("copy.redb");
+    let panicked = guarded(|| file::create_copy(&target, |_| panic!("damage")));
+    assert!(panicked.is_err());
+    assert_eq!(place.files(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_copy_on_a_disk_that_failed_a_read_is_begun_again_and_disturbs_no_commit() {
+    let place = Place::new();
+    let faults = faults::Faults::default();
+    let adapter = place.open_with(&faults).await;
+    let (shop, users) = (store("shop"), bucket("users"));
+    let records: Vec<_> = (0..9_000).map(|key| with_text(key, 0, "some text that fills pages")).collect();
+    adapter.save_bucket(&users, &full(records)).await.unwrap();
+    let epoch = adapter.claim(&shop).await.unwrap();
+    let target = place.directory.path().join("copy.redb");
+    faults.fail_reads(true);
+    let outcome = adapter.backup(&target).await;
+    assert!(matches!(outcome, Err(Error::Transient { .. })), "{outcome:?}");
+    faults.fail_reads(false);
+    adapter.backup(&target).await.unwrap();
+    commit(&adapter, &shop, epoch, vec![save(&users, upserting(1, "changed"))]).await.unwrap();
+    let copy = RedbAdapter::open(&target).await.unwrap();
+    assert_eq!(contents(&copy, &users).await.unwrap().unwrap().len(), 9_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

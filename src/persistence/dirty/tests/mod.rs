@@ -100,6 +100,26 @@ fn an_awaited_change_is_committed_at_once_and_with_everything_else() {
 }
 
 #[test]
+fn steady_waiters_below_the_top_level_cannot_postpone_the_sync_beyond_the_window() {
+    let mut set = Set::new(policy(Durability::Fsync));
+    let mut synced_at = None;
+    for revision in 1..=30_u64 {
+        let now = ms(10 * revision);
+        set.changed(&subject(1), revision, 1, || now);
+        assert!(set.await_saved(&subject(1), revision, Durability::Wal, "w").is_none());
+        let Next::Commit { level, sync, .. } = set.next(now) else { panic!("it is awaited") };
+        set.captured(&subject(1), revision);
+        let verdict = set.saved(now + ms(5));
+        assert_eq!(answers(&verdict), [("w", true)]);
+        if level == Durability::Fsync {
+            assert!(sync && verdict.saved == [subject(1)]);
+            synced_at = synced_at.or(Some(revision));
+        }
+    }
+    assert_eq!(synced_at, Some(12), "handed over at 15 ms, and a window later synced with whatever comes");
+}
+
+#[test]
 fn a_transient_failure_tells_the_waiters_and_backs_off_whatever_changes() {
     let mut set = Set::new(policy(Durability::Fsync));
     set.changed(&subject(1), 1, 1, || ms(0));
