@@ -423,7 +423,7 @@ impl Writer {
             self.opened(file);
         }
         let claimed = self.transact(OPERATION, |txn| {
-            let newest = apply::newest_epoch(txn, &store)?.unwrap_or_default();
+            let newest = apply::epoch_before_claim(txn, &store)?;
             let next = newest.0.checked_add(1).map(Epoch);
             let next = next.ok_or_else(|| Error::permanent(OPERATION, NoMoreEpochs))?;
             apply::set_epoch(txn, &store, next)?;
