@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use redb::{ReadableTable, WriteTransaction};
+use redb::{ReadableTable, TableHandle, WriteTransaction};
 
 use crate::adapters::redb::fault::Fault;
 use crate::adapters::redb::journal;
 use crate::adapters::redb::keys::{self, BucketPlaces, ChannelPlaces, JournalKeys};
 use crate::adapters::redb::rows::{self, BucketHeader, Definition, Shelf, Table, Tallied, Tally};
+use crate::base::error::{Error, Place};
 use crate::base::name::{BucketKey, ChannelKey, StoreName};
 use crate::base::value::Key;
 use crate::persistence::{Epoch, Save};
@@ -40,6 +41,25 @@ pub(super) fn newest_epoch(txn: &WriteTransaction, store: &StoreName) -> Result<
     let table = open(txn, rows::EPOCHS)?;
     let row: Option<EpochRow> = Shelf::new(&rows::EPOCH, rows::EPOCHS).get(&table, store.as_str().as_bytes())?;
     Ok(row.map(|row| Epoch(row.epoch)))
+}
+
+/// The same, for a claim to count on from: one that is not found must never have been there, or epochs would be given out
+/// twice.
+pub(super) fn epoch_before_claim(txn: &WriteTransaction, store: &StoreName) -> Result<Epoch, Fault> {
+    // To open a table that is missing would make it.
+    if !txn.list_tables()?.any(|table| table.name() == rows::EPOCHS) {
+        return Err(Error::corrupt(Place::new(rows::EPOCHS), "the table is missing").into());
+    }
+    if let Some(newest) = newest_epoch(txn, store)? {
+        return Ok(newest);
+    }
+    // A row whose key is damaged is found by nobody, but its checksum tells.
+    let mut shelf = Shelf::new(&rows::EPOCH, rows::EPOCHS);
+    for entry in open(txn, rows::EPOCHS)?.iter()? {
+        let (key, row) = entry?;
+        let _intact: EpochRow = shelf.decode(key.value(), row.value())?;
+    }
+    Ok(Epoch::default())
 }
 
 /// Notes a claim.

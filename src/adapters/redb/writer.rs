@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 
-use redb::{ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
+use redb::{ReadTransaction, ReadableDatabase, WriteTransaction};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -132,8 +132,8 @@ enum Attempt {
     /// It is on disk, or there was nothing to write. Answers in the order of the submissions, and how many bytes of them
     /// are in the journal now.
     Ended(Vec<Result<()>>, u64),
-    /// Nothing was written, because of one submission, counted from 0; and why the handle is of no use any more, if it is.
-    Refused(usize, Fault, Option<StorageError>),
+    /// Nothing was written, because of one submission, counted from 0.
+    Refused(usize, Fault),
 }
 
 impl Writer {
@@ -324,12 +324,7 @@ impl Writer {
                     self.journalled(journalled);
                     return;
                 }
-                Ok(Ok(Attempt::Refused(index, fault, broken))) => {
-                    if let Some(broken) = broken {
-                        self.recover(&broken);
-                    }
-                    (index, fault)
-                }
+                Ok(Ok(Attempt::Refused(index, fault))) => (index, fault),
                 Ok(Err(fault)) => {
                     let error = fault.into_error(OPERATION, &self.path);
                     self.recover(&error);
@@ -374,12 +369,10 @@ impl Writer {
                     txn.commit()?;
                     Ok(value)
                 }
-                Err(fault @ Fault::Own(_)) => {
+                Err(fault) => {
                     txn.abort()?;
                     Err(fault)
                 }
-                // The file is opened again, whether or not this can be aborted by then.
-                Err(fault) => Err(fault),
             }
         });
         match outcome {
@@ -423,7 +416,7 @@ impl Writer {
             self.opened(file);
         }
         let claimed = self.transact(OPERATION, |txn| {
-            let newest = apply::newest_epoch(txn, &store)?.unwrap_or_default();
+            let newest = apply::epoch_before_claim(txn, &store)?;
             let next = newest.0.checked_add(1).map(Epoch);
             let next = next.ok_or_else(|| Error::permanent(OPERATION, NoMoreEpochs))?;
             apply::set_epoch(txn, &store, next)?;
@@ -512,8 +505,8 @@ fn attempt(file: &OpenFile, submissions: &[Submission], at: &Cell<Option<usize>>
             Ok(Err(fenced)) => answers.push(Err(fenced)),
             Err(fault @ Fault::Broken(_)) => return Err(fault),
             Err(fault) => {
-                // Damage that a read has failed at has failed the handle too, and is told all the same.
-                return Ok(Attempt::Refused(index, fault, txn.abort().err()));
+                txn.abort()?;
+                return Ok(Attempt::Refused(index, fault));
             }
         }
     }
