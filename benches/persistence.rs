@@ -1,6 +1,7 @@
 //! What saving costs, each figure as a ratio to a floor that is measured in the same run.
 //!
-//! `cargo bench --bench persistence`, with `-- --smoke` for a quick run whose figures mean nothing.
+//! `cargo bench --bench persistence`, with `-- --smoke` for a quick run whose figures mean nothing, and `-- <words>` for
+//! the parts whose names contain one of them.
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a program that prints a table")]
 #![allow(
     clippy::cast_precision_loss,
@@ -24,20 +25,46 @@ use ractor_persistence::records::{BucketChange, BucketDelta, BucketSnapshot, Met
 use ractor_persistence::store::Store;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+#[path = "support/awaited.rs"]
+mod awaited;
+#[path = "support/pauses.rs"]
+mod pauses;
 mod support;
+use awaited::awaited;
+use pauses::{holds, latencies};
 use support::{Bare, BareCall, Goal, Report, all_data, data, definition, in_flight};
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 
 fn main() {
-    let smoke = std::env::args().any(|argument| argument == "--smoke");
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let smoke = arguments.iter().any(|argument| argument == "--smoke");
+    let words: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|word| name.contains(word.as_str()));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut report = Report::default();
-    runtime.block_on(async {
-        calls(smoke, &mut report).await;
-        commits(smoke, &mut report).await;
-        loads(smoke, &mut report).await;
-    });
+    // Each in a task: what runs in `block_on` pays for waking the main thread.
+    macro_rules! part {
+        ($name:ident) => {
+            if wanted(stringify!($name)) {
+                report = runtime.block_on(runtime.spawn($name(smoke, report))).unwrap();
+            }
+        };
+    }
+    part!(calls);
+    part!(awaited);
+    part!(latencies);
+    part!(commits);
+    part!(loads);
+    part!(holds);
+    #[cfg(feature = "postgres")]
+    if wanted("postgres") {
+        let work = async move {
+            support::postgres::run(smoke, &mut report).await;
+            report
+        };
+        report = runtime.block_on(runtime.spawn(work)).unwrap();
+    }
     report.print();
     if smoke {
         println!("smoke run: the figures above mean nothing");
@@ -59,7 +86,7 @@ async fn inserts(bucket: &Bucket, total: usize) -> Duration {
     took
 }
 
-async fn calls(smoke: bool, report: &mut Report) {
+async fn calls(smoke: bool, mut report: Report) -> Report {
     let (total, rounds) = if smoke { (2_000, 1) } else { (100_000, 11) };
     let folder = tempfile::tempdir().unwrap();
     let (bare, _) = Actor::spawn(None, Bare, ()).await.unwrap();
@@ -68,7 +95,13 @@ async fn calls(smoke: bool, report: &mut Report) {
     let saving = Store::builder("saving").adapter(adapter).start().await.unwrap();
     let plain = memory.define_bucket(definition("plain")).await.unwrap();
     let saved = saving.define_bucket(definition("saved")).await.unwrap();
-    let (mut to_bare, mut to_plain) = (Vec::new(), Vec::new());
+    let watched = saving.define_bucket(definition("watched").index(["role"])).await.unwrap();
+    let mut events = saving.subscribe("bucket.watched.*").unwrap();
+    let reading = tokio::spawn(async move {
+        // It is told of what it missed, too.
+        while events.recv().await.is_some() {}
+    });
+    let (mut to_bare, mut to_plain, mut all_to_bare) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         let calling = bare.clone();
         let floor = in_flight(all_data(0, total), move |data| {
@@ -84,14 +117,43 @@ async fn calls(smoke: bool, report: &mut Report) {
         saving.flush().await.unwrap();
         to_bare.push((in_memory, floor));
         to_plain.push((with_saving, in_memory));
+        all_to_bare.push((inserts(&watched, total).await, floor));
+        saving.flush().await.unwrap();
     }
     let what = "awaited insert, 1,000 in flight";
     report.add(what, "bare ractor call, same payload and timeout", &to_bare, total, Goal::AtLeast(0.8));
     let what = "the same, saved to redb every 100 ms";
     report.add(what, "the same without an adapter", &to_plain, total, Goal::AtLeast(0.85));
+    let what = "the same, with an index and a subscriber";
+    report.add(what, "bare ractor call, same payload and timeout", &all_to_bare, total, Goal::AtLeast(0.45));
+    let mut sustained = Vec::new();
+    for _ in 0..if smoke { 1 } else { 3 } {
+        // Ten times as many at a stretch, so that the journal has to be folded meanwhile.
+        let mut times = [Duration::ZERO; 2];
+        for (bucket, took) in [&plain, &saved].into_iter().zip(&mut times) {
+            for first in (0..10 * total).step_by(total) {
+                let bucket = bucket.clone();
+                *took += in_flight(all_data(first, total), move |data| {
+                    let bucket = bucket.clone();
+                    async move {
+                        bucket.insert(data).await.unwrap();
+                    }
+                })
+                .await;
+            }
+            bucket.clear().await.unwrap();
+        }
+        saving.flush().await.unwrap();
+        let [in_memory, with_saving] = times;
+        sustained.push((with_saving, in_memory));
+    }
+    let what = format!("saved to redb every 100 ms, {} at a stretch", 10 * total);
+    report.add(&what, "the same without an adapter", &sustained, 10 * total, Goal::None);
     bare.stop(None);
     memory.stop().await.unwrap();
     assert!(saving.stop().await.unwrap().unsaved.is_empty());
+    reading.abort();
+    report
 }
 
 // ---- commits and loads
@@ -163,8 +225,9 @@ async fn filled(path: &Path, size: usize) -> (RedbAdapter, ractor_persistence::p
     (adapter, epoch)
 }
 
-async fn commits(smoke: bool, report: &mut Report) {
+async fn commits(smoke: bool, mut report: Report) -> Report {
     let (sizes, rounds): (&[usize], usize) = if smoke { (&[200], 2) } else { (&[1_000, 100_000, 1_000_000], 41) };
+    let mut sums = Vec::new();
     for &size in sizes {
         let folder = tempfile::tempdir().unwrap();
         let (adapter, epoch) = filled(&folder.path().join("bucket.redb"), size).await;
@@ -189,11 +252,17 @@ async fn commits(smoke: bool, report: &mut Report) {
         }
         let what = format!("commit of 100 changed records in {size}");
         report.add(&what, "raw redb upsert of the same rows", &times, 1, Goal::AtMost(1.5));
+        sums.push(times.into_iter().map(|(took, _)| took).collect::<Vec<_>>());
         adapter.close(&store()).await.unwrap();
     }
+    if let (Some(smallest), Some(largest)) = (sums.first(), sums.last()) {
+        let times: Vec<_> = largest.iter().copied().zip(smallest.iter().copied()).collect();
+        report.add("the same in the largest", "the same in the smallest", &times, 1, Goal::AtMost(3.0));
+    }
+    report
 }
 
-async fn loads(smoke: bool, report: &mut Report) {
+async fn loads(smoke: bool, mut report: Report) -> Report {
     let (size, rounds) = if smoke { (200, 1) } else { (1_000_000, 5) };
     let folder = tempfile::tempdir().unwrap();
     let (adapter, _) = filled(&folder.path().join("bucket.redb"), size).await;
@@ -233,4 +302,5 @@ async fn loads(smoke: bool, report: &mut Report) {
     let what = format!("load of {size}, checked and indexed");
     report.add(&what, "raw redb scan and decode to the same type", &whole, 1, Goal::AtMost(1.5));
     adapter.close(&store()).await.unwrap();
+    report
 }

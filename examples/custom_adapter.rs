@@ -92,21 +92,23 @@ async fn run(directory: &Path, name: &str) -> Result<Vec<String>> {
 
 /// Everything that a store trusts the adapter with, promise by promise, each in a directory of its own.
 #[cfg(feature = "testkit")]
-async fn prove(directory: &Path) {
+async fn prove(directory: &Path) -> Result<()> {
     use ractor_persistence::testkit::conformance::PROMISES;
     for promise in PROMISES {
         let place = directory.join(promise.name);
         let factory = || std::future::ready(Ok(FileAdapter(Arc::new(place.clone().into()))));
         let declared = Capabilities::default().with_atomicity(Atomicity::PerSubject);
-        promise.examine(&factory, declared).await.unwrap_or_else(|broken| panic!("{}: {broken}", promise.name));
+        let verdict = promise.examine(&factory, declared).await;
+        verdict.map_err(|broken| Error::permanent(promise.name, broken))?;
     }
+    Ok(())
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let directory = std::env::temp_dir().join(format!("custom-adapter-{}", std::process::id()));
     #[cfg(feature = "testkit")]
-    prove(&directory.join("proof")).await;
+    prove(&directory.join("proof")).await?;
     assert!(run(&directory, "Ada").await?.is_empty());
     assert_eq!(run(&directory, "Bob").await?, [r#""Ada""#]);
     assert_eq!(run(&directory, "Eve").await?, [r#""Ada""#, r#""Bob""#]);

@@ -3,7 +3,7 @@
 //! What a store trusts its adapter with rests on this. Were it broken, state would come back changed, partly or not at
 //! all, and only after a restart would anybody notice.
 #![cfg(feature = "testkit")]
-#![allow(clippy::unwrap_used, reason = "tests say what they expect by unwrapping it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests say what they expect by unwrapping it")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -81,10 +81,11 @@ conformance!(
     postgres,
     factory = {
         let place = server::Place::new();
-        move || {
+        let open = move || {
             let (url, options) = (place.url().to_owned(), place.options());
             ractor_persistence::adapters::postgres::PostgresAdapter::connect_with(url, options)
-        }
+        };
+        ractor_persistence::testkit::Poisoned::new(open, server::poison())
     },
     capabilities = everything(),
 );

@@ -110,7 +110,7 @@ macro_rules! targets {
     };
 }
 
-targets! { envelope packed frame json_file wire channel names cursor }
+targets! { envelope packed frame json_file redb wire channel names cursor }
 
 /// `fuzz/` has one binary per target, so that none is forgotten there.
 #[test]

@@ -8,6 +8,9 @@
     reason = "the numbers of a benchmark are small"
 )]
 
+#[cfg(feature = "postgres")]
+pub mod postgres;
+
 use std::time::{Duration, Instant};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};

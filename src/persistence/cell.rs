@@ -51,7 +51,7 @@ struct BucketState {
     /// Changes since the last capture, where there are any.
     waiting: Option<ChangeSet>,
     /// In flight.
-    captured: Option<Arc<ChangeSet>>,
+    captured: Option<Arc<BucketChange>>,
     /// Written, but not synced.
     handed: Option<ChangeSet>,
     /// How many keys the last capture had: there will be about as many in the next one.
@@ -176,9 +176,9 @@ impl BucketCell {
     /// nothing falls between the two.
     pub(crate) fn overlay(&self) -> Option<BucketChange> {
         let state = self.state();
-        let parts = [state.handed.as_ref(), state.captured.as_deref(), state.waiting.as_ref()];
-        let changes = parts.into_iter().flatten().cloned();
-        changes.reduce(|older, newer| newer.over(older)).map(|changes| changes.to_change())
+        let captured = state.captured.as_deref().cloned().map(ChangeSet::of);
+        let parts = [state.handed.clone(), captured, state.waiting.clone()];
+        parts.into_iter().flatten().reduce(|older, newer| newer.over(older)).map(ChangeSet::into_change)
     }
 }
 
@@ -208,12 +208,12 @@ impl Cell for BucketCell {
             snapshot.requests = state.requests.iter().cloned().collect();
             BucketChange::Full(snapshot)
         });
-        // Sharing the records is left for after the lock, so that the bucket is not held up by it.
-        let captured = Arc::new(changes);
+        // No record is looked at for that, so the bucket is not held up by it.
+        let captured = Arc::new(changes.into_change());
         state.captured = Some(Arc::clone(&captured));
         drop(state);
-        let change = whole.unwrap_or_else(|| captured.to_change());
-        Captured { revision, bytes, saves: vec![Save::Bucket(self.name.clone(), Arc::new(change))] }
+        let change = whole.map_or(captured, Arc::new);
+        Captured { revision, bytes, saves: vec![Save::Bucket(self.name.clone(), change)] }
     }
 
     fn saved(&self) {
@@ -226,7 +226,7 @@ impl Cell for BucketCell {
 
     fn handed(&self) {
         let mut state = self.state();
-        if let Some(captured) = state.captured.take().map(Arc::unwrap_or_clone) {
+        if let Some(captured) = state.captured.take().map(Arc::unwrap_or_clone).map(ChangeSet::of) {
             state.handed = Some(match state.handed.take() {
                 Some(older) => captured.over(older),
                 None => captured,
@@ -236,7 +236,7 @@ impl Cell for BucketCell {
 
     fn restore(&self) {
         let mut state = self.state();
-        let captured = state.captured.take().map(Arc::unwrap_or_clone);
+        let captured = state.captured.take().map(Arc::unwrap_or_clone).map(ChangeSet::of);
         let parts = [state.handed.take(), captured, state.waiting.take()];
         state.waiting = parts.into_iter().flatten().reduce(|older, newer| newer.over(older));
     }

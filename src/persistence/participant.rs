@@ -200,3 +200,52 @@ impl Joining {
         Parts(self.parts().take().into_iter().flatten().map(|(_, part)| part).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_decided_once_stopping_has_begun_which_waits_for_what_is_being_decided() {
+        let coordinator = Coordinator::new(None);
+        let turn = coordinator.turn();
+        assert!(turn.check().is_ok());
+        let closing = std::thread::spawn({
+            let coordinator = coordinator.clone();
+            move || coordinator.close()
+        });
+        assert!(turn.check().is_ok(), "it is decided to its end");
+        drop(turn);
+        closing.join().unwrap();
+        assert!(matches!(coordinator.turn().check(), Err(Error::Stopping)));
+    }
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Part for Nothing {
+        fn writes(&self) -> bool {
+            false
+        }
+        fn is_stale(&self) -> bool {
+            false
+        }
+        fn close(&self) {}
+        fn prepare(&self) -> Result<Box<dyn Ready + '_>> {
+            Err(Error::TransactionClosed)
+        }
+    }
+
+    #[test]
+    fn a_participant_has_one_part_in_a_transaction_and_none_after_its_end() {
+        let coordinator = Coordinator::new(None);
+        let joining = Joining::new(coordinator.clone());
+        let subject = crate::base::name::BucketName::new("b").unwrap();
+        let key = (Subject::Bucket(subject), "value".to_owned());
+        let enlist = || joining.enlist(&coordinator, true, &key, || Ok(Nothing));
+        assert!(Arc::ptr_eq(&enlist().unwrap(), &enlist().unwrap()));
+        assert_eq!(joining.end().0.len(), 1);
+        assert!(matches!(enlist(), Err(Error::TransactionClosed)));
+        assert!(joining.end().0.is_empty());
+    }
+}

@@ -1,9 +1,11 @@
 //! What an adapter is given of a bucket, and how changes that were not saved yet add up.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet, HashTable};
 use serde::{Deserialize, Serialize};
 
 use crate::base::value::Key;
@@ -45,7 +47,7 @@ impl BucketSnapshot {
                 }
                 let mut upserts: HashMap<&Key, &Arc<Record>> =
                     delta.upserts.iter().map(|record| (record.key(), record)).collect();
-                let gone: hashbrown::HashSet<&Key> = delta.deletes.iter().collect();
+                let gone: HashSet<&Key> = delta.deletes.iter().collect();
                 self.records.retain_mut(|record| match upserts.remove(record.key()) {
                     Some(new) => {
                         *record = Arc::clone(new);
@@ -131,6 +133,81 @@ impl BucketChange {
     }
 }
 
+/// Records, the newest one of each key, in about the order in which their keys were first noted: new records mostly have
+/// ascending keys, which is the order that back-ends like.
+#[derive(Clone, Debug, Default)]
+struct Latest {
+    records: Vec<Arc<Record>>,
+    /// Hashes of keys, with the places of their records. The hashes are kept because to take one again, in order to grow,
+    /// would be a look at a record that nobody has looked at for a while.
+    places: HashTable<(u32, u32)>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Latest {
+    fn reserve(&mut self, keys: usize) {
+        self.records.reserve(keys);
+        self.places.reserve(keys, |(hash, _)| spread(*hash));
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "any bits of a hash are as good as others")]
+    fn hash(&self, key: &Key) -> u32 {
+        self.hasher.hash_one(key) as u32
+    }
+
+    /// Answers the record that was there.
+    fn insert(&mut self, record: Arc<Record>) -> Option<Arc<Record>> {
+        let hash = self.hash(record.key());
+        let Self { records, places, .. } = self;
+        let same = |(other, place): &(u32, u32)| {
+            *other == hash && at(records, *place).is_some_and(|old| old.key() == record.key())
+        };
+        match places.entry(spread(hash), same, |(hash, _)| spread(*hash)) {
+            Entry::Occupied(found) => {
+                let place = found.get().1;
+                records.get_mut(place as usize).map(|old| std::mem::replace(old, record))
+            }
+            Entry::Vacant(free) => {
+                // Records take far more memory than there is long before they are so many.
+                free.insert((hash, u32::try_from(records.len()).unwrap_or(u32::MAX)));
+                records.push(record);
+                None
+            }
+        }
+    }
+
+    /// Answers the record that was there. The last one takes its place.
+    fn remove(&mut self, key: &Key) -> Option<Arc<Record>> {
+        let hash = self.hash(key);
+        let Self { records, places, .. } = self;
+        let same =
+            |(other, place): &(u32, u32)| *other == hash && at(records, *place).is_some_and(|old| old.key() == key);
+        let ((_, place), _) = places.find_entry(spread(hash), same).ok()?.remove();
+        let last = u32::try_from(records.len() - 1).unwrap_or(u32::MAX);
+        if place != last {
+            let moved = self.hash(self.records.last()?.key());
+            if let Some(found) = self.places.find_mut(spread(moved), |(_, of)| *of == last) {
+                found.1 = place;
+            }
+        }
+        Some(self.records.swap_remove(place as usize))
+    }
+
+    fn clear(&mut self) {
+        self.records.clear();
+        self.places.clear();
+    }
+}
+
+fn at(records: &[Arc<Record>], place: u32) -> Option<&Arc<Record>> {
+    records.get(place as usize)
+}
+
+/// A hash table looks at the highest and at the lowest bits.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
+}
+
 /// Changes of one bucket that add up until they are saved: the newest state per key, nothing twice.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeSet {
@@ -138,7 +215,9 @@ pub struct ChangeSet {
     cleared: bool,
     /// The stored form is to be replaced as a whole; implies `cleared`.
     replace: bool,
-    entries: HashMap<Key, Option<Arc<Record>>>,
+    upserts: Latest,
+    /// Keys that are gone and were there before these changes, as far as is known.
+    deletes: HashSet<Key>,
     counter: i64,
     revision: u64,
     schema_version: u32,
@@ -155,13 +234,13 @@ impl ChangeSet {
 
     /// Makes room for about as many keys as there were the last time; what they turn out to be is as before.
     pub(crate) fn with_room_for(mut self, keys: usize) -> Self {
-        self.entries.reserve(keys);
+        self.upserts.reserve(keys);
         self
     }
 
     /// How many keys it says something of.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.upserts.records.len() + self.deletes.len()
     }
 
     /// A set that replaces all that is stored.
@@ -219,24 +298,31 @@ impl ChangeSet {
     /// Notes the newest state of a record of so many bytes.
     fn upsert_of(&mut self, record: Arc<Record>, bytes: usize) {
         self.bytes += bytes;
-        if let Some(Some(old)) = self.entries.insert(record.key().clone(), Some(record)) {
+        if !self.deletes.is_empty()
+            && let Some(key) = self.deletes.take(record.key())
+        {
+            self.bytes -= key.estimated_bytes();
+        }
+        if let Some(old) = self.upserts.insert(record) {
             self.bytes -= old.estimated_bytes();
         }
     }
 
     /// Notes that the key is gone.
     pub fn delete(&mut self, key: Key) {
-        let (cost, cleared) = (key.estimated_bytes(), self.cleared);
-        let old = if cleared { self.entries.remove(&key).flatten() } else { self.entries.insert(key, None).flatten() };
-        if let Some(old) = old {
+        if let Some(old) = self.upserts.remove(&key) {
             self.bytes -= old.estimated_bytes();
         }
-        self.bytes += if cleared { 0 } else { cost };
+        let cost = key.estimated_bytes();
+        if !self.cleared && self.deletes.insert(key) {
+            self.bytes += cost;
+        }
     }
 
     /// Notes that everything so far is gone.
     pub fn clear(&mut self) {
-        self.entries.clear();
+        self.upserts.clear();
+        self.deletes.clear();
         self.cleared = true;
         self.bytes = 64;
     }
@@ -265,11 +351,11 @@ impl ChangeSet {
             return Self { replace, requests, request_window: window, ..self };
         }
         let mut sum = Self { requests, request_window: window, ..older };
-        for (key, state) in self.entries {
-            match state {
-                Some(record) => sum.upsert(record),
-                None => sum.delete(key),
-            }
+        for key in self.deletes {
+            sum.delete(key);
+        }
+        for record in self.upserts.records {
+            sum.upsert(record);
         }
         sum.counter = self.counter;
         sum.revision = self.revision;
@@ -279,20 +365,21 @@ impl ChangeSet {
 
     /// What an adapter is given.
     pub fn to_change(&self) -> BucketChange {
-        let mut deletes = Vec::new();
-        let mut upserts = Vec::with_capacity(self.entries.len());
-        for (key, state) in &self.entries {
-            match state {
-                Some(record) => upserts.push(Arc::clone(record)),
-                None => deletes.push(key.clone()),
-            }
-        }
-        let Self { counter, revision, schema_version, cleared, replace, .. } = *self;
+        self.clone().into_change()
+    }
+
+    /// What an adapter is given, without a look at the records.
+    pub fn into_change(self) -> BucketChange {
+        let requests = self.remembered();
+        let Self { counter, revision, schema_version, cleared, replace, request_window, .. } = self;
+        let upserts = self.upserts.records;
         if replace {
-            let mut snapshot = BucketSnapshot::new(schema_version, revision, counter, upserts);
-            snapshot.requests = self.remembered();
-            return BucketChange::Full(snapshot);
+            return BucketChange::Full(BucketSnapshot {
+                requests,
+                ..BucketSnapshot::new(schema_version, revision, counter, upserts)
+            });
         }
+        let deletes = self.deletes.into_iter().collect();
         BucketChange::Delta(BucketDelta {
             cleared,
             deletes,
@@ -300,9 +387,30 @@ impl ChangeSet {
             counter,
             revision,
             schema_version,
-            requests: self.remembered(),
-            request_window: self.request_window,
+            requests,
+            request_window,
         })
+    }
+
+    /// The set that [`into_change`](Self::into_change) made this change of.
+    pub fn of(change: BucketChange) -> Self {
+        let delta = match change {
+            BucketChange::Full(snapshot) => return Self::replacing(snapshot),
+            BucketChange::Delta(delta) => delta,
+        };
+        let mut set = Self::new(delta.counter, delta.revision, delta.schema_version);
+        if delta.cleared {
+            set.clear();
+        }
+        set.upserts.reserve(delta.upserts.len());
+        for key in delta.deletes {
+            set.delete(key);
+        }
+        for record in delta.upserts {
+            set.upsert(record);
+        }
+        (set.requests, set.request_window) = (delta.requests, delta.request_window);
+        set
     }
 }
 
@@ -363,6 +471,61 @@ mod tests {
             stored.apply(&delta(new, window));
             assert_eq!(revisions(&stored.requests), expected);
         }
+    }
+
+    #[test]
+    fn of_each_key_the_newest_state_counts_and_the_bytes_are_those_of_what_is_left() {
+        let record = |key: i64, text: &str| {
+            let metadata = crate::records::Metadata { version: 1, created_at: 1, updated_at: 1, expires_at: None };
+            Arc::new(Record::from_parts(key, 0, metadata, record! { "text": text }))
+        };
+        // SplitMix64 (S. Vigna, 2015).
+        let mut seed = 7_u64;
+        let mut random = |bound: u64| {
+            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            ((z ^ (z >> 27)) >> 16) % bound
+        };
+        for cleared in [false, true] {
+            let (mut set, mut model) = (ChangeSet::new(0, 0, 1), std::collections::BTreeMap::new());
+            if cleared {
+                set.clear();
+            }
+            for number in 0..5_000 {
+                let key = i64::try_from(random(300)).unwrap();
+                let state = (random(3) > 0).then(|| record(key, &"x".repeat(number % 50)));
+                match &state {
+                    Some(record) => set.upsert(Arc::clone(record)),
+                    None => set.delete(Key::from(key)),
+                }
+                model.insert(Key::from(key), state);
+            }
+            let bytes = set.bytes();
+            let BucketChange::Delta(delta) = set.to_change() else { panic!("a delta") };
+            let again = ChangeSet::of(BucketChange::Delta(delta.clone()));
+            assert_eq!((again.bytes(), again.len()), (bytes, delta.upserts.len() + delta.deletes.len()));
+            let estimates = delta.upserts.iter().map(|record| record.estimated_bytes());
+            let gone = delta.deletes.iter().map(Key::estimated_bytes);
+            assert_eq!(bytes, estimates.chain(gone).sum::<usize>() + if cleared { 64 } else { 0 });
+            let mut found: std::collections::BTreeMap<_, _> =
+                delta.upserts.into_iter().map(|record| (record.key().clone(), Some(record))).collect();
+            found.extend(delta.deletes.into_iter().map(|key| (key, None)));
+            if cleared {
+                model.retain(|_, state| state.is_some());
+            }
+            assert_eq!(found, model);
+        }
+    }
+
+    #[test]
+    fn new_records_are_handed_over_in_the_order_in_which_they_came() {
+        let mut set = ChangeSet::new(0, 0, 1);
+        let metadata = crate::records::Metadata { version: 1, created_at: 1, updated_at: 1, expires_at: None };
+        for key in (0..2_000).chain(500..700) {
+            set.upsert(Arc::new(Record::from_parts(key, 0, metadata, record! {})));
+        }
+        let BucketChange::Delta(delta) = set.into_change() else { panic!("a delta") };
+        assert!(delta.upserts.iter().map(|record| record.key().clone()).eq((0..2_000).map(Key::from)));
     }
 
     #[test]

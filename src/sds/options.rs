@@ -102,7 +102,8 @@ pub struct ChannelOptions {
     /// How long to wait at least before asking for a missing message: 0 to 1 day. Default: 30 s.
     pub repair_t_min: Duration,
     /// How long to wait at most before asking for a missing message and before answering, and how long a request is kept
-    /// from when it was first due: 0 to 1 day. Default: 300 s.
+    /// from when it was first due: 0 to 1 day. Requests travel with messages, so it should be several times the
+    /// `sync_interval`. Default: 300 s.
     pub repair_t_max: Duration,
     /// Into how many groups peers fall, of which the author's answers a request: 1 to 65,536. Default: 1.
     pub response_groups: u32,

@@ -35,6 +35,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frame", run: frame, seeds: frame_seeds },
     #[cfg(feature = "json-file")]
     Target { name: "json_file", run: json_file, seeds: crate::adapters::json_file::decoding::seeds },
+    #[cfg(feature = "redb")]
+    Target { name: "redb", run: redb, seeds: crate::adapters::redb::decoding::seeds },
     Target { name: "wire", run: wire, seeds: wire_seeds },
     Target { name: "channel", run: channel, seeds: wire_seeds },
     Target { name: "names", run: names, seeds: name_seeds },
@@ -105,9 +107,9 @@ pub fn packed(bytes: &[u8]) {
         let Some(record) = unpacker.record(bytes) else { continue };
         let mut written = Vec::new();
         record.pack(&mut written);
-        assert_eq!(format!("{:?}", unpacker.record(&written)), format!("{:?}", Some(&record)));
+        assert_eq!(unpacker.record(&written).as_ref(), Some(&record));
         let read = codec::deserialize::<Record>(bytes).ok();
-        assert_eq!(format!("{read:?}"), format!("{:?}", Some(&record)), "two readers of one record");
+        assert_eq!(read.as_ref(), Some(&record), "two readers of one record");
     }
 }
 
@@ -144,6 +146,12 @@ fn frame_seeds() -> Vec<Vec<u8>> {
 #[cfg(feature = "json-file")]
 pub fn json_file(bytes: &[u8]) {
     crate::adapters::json_file::decoding::read(bytes);
+}
+
+/// Journal sections, keys and headers.
+#[cfg(feature = "redb")]
+pub fn redb(bytes: &[u8]) {
+    crate::adapters::redb::decoding::read(bytes);
 }
 
 /// A message on its way, in both forms.

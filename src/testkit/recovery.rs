@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Handle};
 use crate::adapters::memory::MemoryAdapter;
 use crate::base::error::Result;
 use crate::base::name::{BucketKey, ChannelKey, MessageId, StoreName, Subject};
-use crate::persistence::{Capabilities, Commit, Epoch, StorageAdapter};
+use crate::persistence::{Capabilities, Commit, Epoch, Repair, StorageAdapter};
 use crate::records::{BucketChange, BucketSnapshot};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 use crate::testkit::{Broken, Verdict};
@@ -282,6 +282,10 @@ impl StorageAdapter for Recorder {
 
     async fn close(&self, store: &StoreName) -> Result<()> {
         self.inner.close(store).await
+    }
+
+    async fn repairs(&self, store: &StoreName, subject: &Subject) -> Vec<Repair> {
+        self.inner.repairs(store, subject).await
     }
 
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {

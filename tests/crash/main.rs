@@ -91,9 +91,13 @@ macro_rules! crash_tests {
     };
 }
 
-crash_tests!(json_file, transactions_that_were_synced_are_there_after_sigkill, |directory: PathBuf| {
-    ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.join("data"))
-});
-crash_tests!(redb, ps_18_a_transaction_is_on_disk_whole_or_not_at_all_whenever_sigkill_comes, |directory: PathBuf| {
-    ractor_persistence::adapters::redb::RedbAdapter::open(directory.join("data.redb"))
-});
+crash_tests! {
+    json_file,
+    transactions_that_were_synced_are_there_after_sigkill,
+    |directory: PathBuf| ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.join("data"))
+}
+crash_tests! {
+    redb,
+    ps_18_a_transaction_is_on_disk_whole_or_not_at_all_whenever_sigkill_comes,
+    |directory: PathBuf| ractor_persistence::adapters::redb::RedbAdapter::open(directory.join("data.redb"))
+}

@@ -132,6 +132,12 @@ async fn a_durable_value_survives_kill_and_restart_and_is_migrated(place: Place)
     migrated.update(|tally| tally.entries = 0).unwrap();
     assert_eq!(count(&store, "counter-2").await, 111);
     stop(store).await;
+
+    // What was changed since is of the new version, too.
+    let store = place.open().await;
+    let migrated: Durable<Tally> = store.durable("counter-1", tally(&runs)).await.unwrap();
+    assert_eq!((migrated.get(), runs.load(Ordering::SeqCst)), (Tally { total: 38, entries: 0 }, 1));
+    stop(store).await;
 }
 
 mod ps_37_a_durable_value_survives_kill_and_restart_and_is_migrated {

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 use ractor_persistence::adapters::postgres::{PostgresAdapter, PostgresOptions};
 use ractor_persistence::base::error::Result;
+use ractor_persistence::base::name::ChannelId;
+use ractor_persistence::persistence::Save;
 use tokio_postgres::{Client, NoTls};
 
 fn script() -> PathBuf {
@@ -16,7 +18,7 @@ fn script() -> PathBuf {
 
 /// What the script prints; the test fails with what it complains of.
 fn ask(arguments: &[&str]) -> String {
-    let output = Command::new(script()).args(arguments).output().expect("scripts/postgres runs");
+    let output = Command::new(script()).args(arguments).output().unwrap();
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "no PostgreSQL server to test with: {complaint}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -54,8 +56,9 @@ impl Server {
         self.tell("kill");
     }
 
-    pub(crate) fn stop(&self) {
-        self.tell("stop");
+    /// The certificate of who made the server's.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.directory.path().join("authority.crt")
     }
 
     pub(crate) fn start_again(&self) {
@@ -136,7 +139,11 @@ impl Drop for Place {
         let dropping = async {
             if let Ok((client, connection)) = tokio_postgres::connect(&self.url, NoTls).await {
                 tokio::spawn(connection);
-                let sql = self.sql("DROP SCHEMA IF EXISTS $schema CASCADE");
+                // The runtime that would end them may be the one that waits here.
+                let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                           WHERE position($1 in query) > 0 AND pid <> pg_backend_pid()";
+                client.query(end, &[&self.quoted()]).await.unwrap();
+                let sql = self.sql("SET lock_timeout = '20s'; DROP SCHEMA IF EXISTS $schema CASCADE");
                 client.batch_execute(&sql).await.unwrap();
             }
         };
@@ -144,4 +151,23 @@ impl Drop for Place {
             apart(dropping);
         }
     }
+}
+
+/// The same server for another role, with a password.
+pub(crate) fn as_role(url: &str, role: &str, password: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+    format!("{scheme}://{role}:{password}@{place}")
+}
+
+/// A save that the server refuses: an index takes no id of so many bytes that do not repeat.
+pub(crate) fn poison() -> Save {
+    let mut random = 1_u64;
+    let bytes: Vec<u8> = std::iter::repeat_with(|| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        random.to_be_bytes()[0]
+    })
+    .take(9_000)
+    .collect();
+    Save::Hint(ChannelId::new("poison").unwrap(), bytes[..].into(), "hint".into())
 }

@@ -1,6 +1,7 @@
 //! What a store holds.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -374,5 +375,13 @@ impl StorageAdapter for PostgresAdapter {
         let _turn = self.0.gate(store).write_owned().await;
         let pool = self.0.pool("moving data into quarantine")?;
         quarantine::move_away(&pool, &self.0.schema, &self.0.beginning(Durability::Fsync), store, subject).await
+    }
+
+    async fn backup(&self, _target: &Path) -> Result<u64> {
+        Err(Error::unsupported("copying a PostgreSQL database from here, which is what pg_dump and pg_basebackup do,"))
+    }
+
+    async fn compact(&self) -> Result<u64> {
+        Err(Error::unsupported("compacting a PostgreSQL database from here, which is what its autovacuum does,"))
     }
 }

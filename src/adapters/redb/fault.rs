@@ -1,5 +1,6 @@
 //! What redb says, sorted by who has to hear it.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -49,6 +50,10 @@ impl From<redb::Error> for Fault {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Corrupted(reason) => Self::Damaged(reason),
+            // A page that is said to be behind the end of the file.
+            redb::Error::Io(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => {
+                Self::Damaged(error.to_string())
+            }
             error @ redb::Error::ValueTooLarge(_) => Self::Own(Error::permanent("writing a row", error)),
             // Tables are opened as the one type that they are all of, once at a time, so these are facts of the file.
             error @ (redb::Error::TableTypeMismatch { .. }

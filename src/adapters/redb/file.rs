@@ -77,7 +77,7 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
     let db = database(path, file, options)?;
     let (id, format) = identify(path, &db)?;
     let journalled = format == FILE_FORMAT;
-    let unfolded = if journalled { unfolded(path, &db)? } else { 0 };
+    let unfolded = if journalled { unfolded(path, &db) } else { 0 };
     Ok(OpenFile { journalled, unfolded, ..hold(path, db, id) })
 }
 
@@ -88,14 +88,19 @@ fn hold(path: &Path, db: Database, id: Uuid) -> OpenFile {
     OpenFile { db, id, journalled: false, unfolded: 0, holder: holder.ok() }
 }
 
-/// About how many bytes are in the journal.
-fn unfolded(path: &Path, db: &Database) -> Result<u64> {
+/// About how many bytes are in the journal. Where that cannot be told there is something: whoever needs it is told why.
+fn unfolded(path: &Path, db: &Database) -> u64 {
     let bytes = guarded(|| -> Result<u64, Fault> {
         let txn = db.begin_read()?;
         load::open(&txn, rows::JOURNAL)?.map_or(Ok(0), |table| journal::bytes(&table))
     });
-    let bytes = bytes.map_err(|panic| damaged(path, panic.to_string()))?;
-    bytes.map_err(|fault| fault.into_read_error(&format!("opening {}", path.display()), path))
+    match bytes {
+        Ok(Ok(bytes)) => bytes,
+        unreadable => {
+            tracing::warn!(path = %path.display(), ?unreadable, "the journal cannot be looked through");
+            1
+        }
+    }
 }
 
 /// Makes the file under another name and gives it its own once it is complete, so that no incomplete file ever has it.
@@ -223,6 +228,10 @@ fn database(path: &Path, file: File, options: &RedbOptions) -> Result<Database> 
         #[cfg(test)]
         if let Some(faults) = &options.faults {
             return builder.create_with_backend(faults.backend(file)?);
+        }
+        #[cfg(test)]
+        if let Some(medium) = &options.medium {
+            return builder.create_with_backend(medium.backend(file));
         }
         builder.create_file(file)
     });

@@ -24,6 +24,7 @@
 //! | `adapter` | what does a store hold? |
 //! | `options` | how is the file opened? |
 //! | `writer` | in which order and in which transaction are things written? |
+//! | `writer/folding` | when is the journal folded? |
 //! | `apply` | what does a save write? |
 //! | `journal` | what of it is written down first, to become rows later? |
 //! | `fold` | how does that become rows? |
@@ -37,6 +38,9 @@
 mod adapter;
 mod apply;
 mod backup;
+#[cfg(feature = "testkit")]
+#[doc(hidden)]
+pub mod decoding;
 mod fault;
 mod file;
 mod fold;

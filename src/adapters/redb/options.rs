@@ -27,6 +27,9 @@ pub struct RedbOptions {
     /// Damages the disk under tests.
     #[cfg(test)]
     pub(crate) faults: Option<crate::adapters::redb::tests::faults::Faults>,
+    /// Takes the place of the disk under tests.
+    #[cfg(test)]
+    pub(crate) medium: Option<crate::adapters::redb::tests::medium::Medium>,
 }
 
 impl Default for RedbOptions {
@@ -41,6 +44,8 @@ impl Default for RedbOptions {
             step_bytes: 4 << 20,
             #[cfg(test)]
             faults: None,
+            #[cfg(test)]
+            medium: None,
         }
     }
 }

@@ -1,26 +1,28 @@
 //! The thread that owns the database: one request after the other, and all commits that have queued up in one
 //! transaction.
 
-use std::cell::{Cell, RefCell};
+mod folding;
+
+use std::cell::Cell;
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::time::{Duration, Instant};
 
-use redb::{ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{ReadTransaction, ReadableDatabase, StorageError, WriteTransaction};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::adapters::redb::fault::{Fault, guarded};
 use crate::adapters::redb::file::{self, OpenFile};
-use crate::adapters::redb::fold::{self, Plan, Step};
 use crate::adapters::redb::keys::JournalKeys;
 use crate::adapters::redb::options::RedbOptions;
-use crate::adapters::redb::{apply, journal, load, quarantine, rows};
+use crate::adapters::redb::writer::folding::{Folding, Load};
+use crate::adapters::redb::{apply, quarantine};
 use crate::base::error::{Cause, Error, Result};
-use crate::base::name::{StoreName, Subject};
+use crate::base::name::{BucketKey, BucketName, ChannelKey, StoreName, Subject};
 use crate::persistence::{Epoch, Save};
+use crate::records::BucketChange;
 
 /// Where an answer goes. Whoever has gone away meanwhile does not need it.
 type Reply<T> = oneshot::Sender<Result<T>>;
@@ -35,6 +37,19 @@ pub(super) struct Submission {
     /// Compared with the store's newest claim before anything is written; the single methods of the port have none.
     pub(super) epoch: Option<Epoch>,
     pub(super) saves: Vec<Save>,
+}
+
+impl Submission {
+    /// Those of which it leaves nothing older in the journal.
+    fn forgotten(&self) -> impl Iterator<Item = JournalKeys> {
+        let bucket = |name: &BucketName| JournalKeys::of_bucket(&BucketKey::new(self.store.clone(), name.clone()));
+        self.saves.iter().filter_map(move |save| match save {
+            Save::Bucket(name, change) if matches!(**change, BucketChange::Full(_)) => Some(bucket(name)),
+            Save::DropBucket(name) => Some(bucket(name)),
+            Save::DropChannel(id) => Some(JournalKeys::of_channel(&ChannelKey::new(self.store.clone(), id.clone()))),
+            _ => None,
+        })
+    }
 }
 
 pub(super) enum Request {
@@ -107,41 +122,6 @@ struct Writer {
     unrecorded: bool,
 }
 
-/// Somebody who reads once everything of `whole` has been folded.
-struct Load {
-    whole: JournalKeys,
-    reply: Reply<(ReadTransaction, Opening)>,
-}
-
-/// What there is to fold, and how it went so far.
-struct Folding {
-    /// About how many bytes are in the journal that can be folded.
-    unfolded: u64,
-    /// The file failed in a step: there is no next one of its own accord before a commit has succeeded.
-    paused: bool,
-    /// Whose sections or rows are damaged: they are left alone until somebody wants them.
-    stuck: HashSet<JournalKeys>,
-    /// How many bytes a step took lately in the time that it may take.
-    pace: u64,
-}
-
-impl Folding {
-    fn new(pace: u64) -> Self {
-        Self { unfolded: 0, paused: false, stuck: HashSet::new(), pace }
-    }
-
-    fn is_due(&self) -> bool {
-        self.unfolded > 0 && !self.paused
-    }
-}
-
-/// A step that takes longer is followed by smaller ones.
-const STEP_TIME: Duration = Duration::from_millis(50);
-/// The least bytes of a step, because each costs a sync.
-const LEAST_STEP: u64 = 256 << 10;
-/// A file that is closed is folded for so long; the rest is left to the next opening.
-const CLOSING_TIME: Duration = Duration::from_secs(2);
-
 /// Someone used a file that was closed.
 #[derive(Debug, thiserror::Error)]
 #[error("the file is closed; claim a store to open it again")]
@@ -152,8 +132,8 @@ enum Attempt {
     /// It is on disk, or there was nothing to write. Answers in the order of the submissions, and how many bytes of them
     /// are in the journal now.
     Ended(Vec<Result<()>>, u64),
-    /// Nothing was written, because of one submission, counted from 0.
-    Refused(usize, Fault),
+    /// Nothing was written, because of one submission, counted from 0; and why the handle is of no use any more, if it is.
+    Refused(usize, Fault, Option<StorageError>),
 }
 
 impl Writer {
@@ -194,6 +174,12 @@ impl Writer {
                 Request::Quarantine(store, subject, reply) => {
                     let moved = self
                         .transact("moving data into quarantine", |txn| quarantine::move_away(txn, &store, &subject));
+                    if moved.is_ok() {
+                        self.folding.stuck.remove(&match subject {
+                            Subject::Bucket(name) => JournalKeys::of_bucket(&BucketKey::new(store, name)),
+                            Subject::Channel(id) => JournalKeys::of_channel(&ChannelKey::new(store, id)),
+                        });
+                    }
                     answer(reply, moved);
                 }
                 Request::Compact(reply) => answer(reply, self.compact()),
@@ -240,105 +226,6 @@ impl Writer {
             }
         }
         queue.recv().ok()
-    }
-
-    /// One step of folding: of `only`, or of whoever is not stuck.
-    ///
-    /// It is synced like any commit. A step that was not would cost the next commit its pages all the same, and redb
-    /// could not use again what it frees before that.
-    fn fold(&mut self, only: Option<&JournalKeys>, bytes: u64) -> Result<Step> {
-        const OPERATION: &str = "folding the journal";
-        let at = RefCell::new(None);
-        let stuck = std::mem::take(&mut self.folding.stuck);
-        let plan = Plan { bytes, only, stuck: &stuck, at: &at };
-        let outcome = self.transact(OPERATION, |txn| fold::step(txn, &plan));
-        self.folding.stuck = stuck;
-        match &outcome {
-            Ok(step) => {
-                if let Some(only) = only.filter(|_| !step.more) {
-                    self.folding.stuck.remove(only);
-                }
-                self.folding.unfolded = match (only, step.more) {
-                    (None, false) => 0,
-                    _ => self.folding.unfolded.saturating_sub(step.folded).max(1),
-                };
-            }
-            // The file has failed, and may do so again at once.
-            Err(Error::Unknown { .. } | Error::Transient { .. }) => self.folding.paused = true,
-            Err(error) => match at.take() {
-                Some(of) => {
-                    if self.folding.stuck.insert(of) {
-                        tracing::warn!(path = %self.path.display(), %error, "a part of the journal cannot be folded");
-                    }
-                }
-                None => self.folding.paused = true,
-            },
-        }
-        outcome
-    }
-
-    /// A step that nobody has asked for.
-    fn fold_on(&mut self, bytes: u64) {
-        let begun = Instant::now();
-        let outcome = self.fold(None, bytes);
-        let took = begun.elapsed();
-        match outcome {
-            Ok(_) if took > STEP_TIME => self.folding.pace = (self.folding.pace / 2).max(LEAST_STEP),
-            Ok(_) if took < STEP_TIME / 4 => self.folding.pace *= 2,
-            Ok(_) => {}
-            Err(error) => tracing::debug!(path = %self.path.display(), %error, "a step of folding failed"),
-        }
-        self.folding.pace = self.folding.pace.min(self.options.step_bytes);
-    }
-
-    /// What is left of the journal by then is left to the next opening.
-    fn fold_before_closing(&mut self) {
-        while self.advance_load() {}
-        let begun = Instant::now();
-        while matches!(self.state, State::Open(_)) && self.folding.is_due() && begun.elapsed() < CLOSING_TIME {
-            self.fold_on(self.folding.pace);
-        }
-    }
-
-    /// Folds a step for whoever has waited longest, and answers whether somebody still waits.
-    fn advance_load(&mut self) -> bool {
-        let Some(Load { whole, reply }) = self.loads.pop_front() else { return false };
-        match self.fold(Some(&whole), self.folding.pace) {
-            Ok(Step { more: true, .. }) => self.loads.push_front(Load { whole, reply }),
-            Ok(_) => answer(reply, self.read(None)),
-            // Folding is no change of what is stored, so nothing is in doubt.
-            Err(Error::Unknown { operation, source }) => answer(reply, Err(Error::Transient { operation, source })),
-            Err(error) => answer(reply, Err(error)),
-        }
-        !self.loads.is_empty()
-    }
-
-    /// Answers with a snapshot, at once if the journal has nothing of `whole`.
-    fn read_whole(
-        &mut self,
-        whole: Option<JournalKeys>,
-        failed: Option<Opening>,
-        reply: Reply<(ReadTransaction, Opening)>,
-    ) {
-        let snapshot = self.read(failed);
-        let Some(whole) = whole else { return answer(reply, snapshot) };
-        let unfolded = snapshot.and_then(|(txn, opening)| {
-            let found = guarded(|| match load::open(&txn, rows::JOURNAL)? {
-                Some(table) => journal::has_in(&table, &whole),
-                None => Ok(false),
-            });
-            match found {
-                Ok(Ok(true)) => Ok(None),
-                Ok(Ok(false)) => Ok(Some((txn, opening))),
-                Ok(Err(fault)) => Err(fault.into_read_error("reading the journal", &self.path)),
-                Err(panic) => Err(Fault::Damaged(panic.to_string()).into_read_error("reading the journal", &self.path)),
-            }
-        });
-        match unfolded {
-            Ok(None) => self.loads.push_back(Load { whole, reply }),
-            Ok(Some(snapshot)) => answer(reply, Ok(snapshot)),
-            Err(error) => answer(reply, Err(error)),
-        }
     }
 
     /// Writes down which pages are free, so that opening after a crash need not walk the file to find out. redb can do
@@ -426,13 +313,23 @@ impl Writer {
                 Ok(Ok(Attempt::Ended(answers, journalled))) => {
                     file.journalled |= journalled > 0;
                     self.unrecorded = true;
+                    if !self.folding.stuck.is_empty() {
+                        waiting.iter().flat_map(Submission::forgotten).for_each(|of| {
+                            self.folding.stuck.remove(&of);
+                        });
+                    }
                     for (reply, outcome) in replies.into_iter().zip(answers) {
                         answer(reply, outcome);
                     }
                     self.journalled(journalled);
                     return;
                 }
-                Ok(Ok(Attempt::Refused(index, fault))) => (index, fault),
+                Ok(Ok(Attempt::Refused(index, fault, broken))) => {
+                    if let Some(broken) = broken {
+                        self.recover(&broken);
+                    }
+                    (index, fault)
+                }
                 Ok(Err(fault)) => {
                     let error = fault.into_error(OPERATION, &self.path);
                     self.recover(&error);
@@ -463,16 +360,6 @@ impl Writer {
         }
     }
 
-    /// After a transaction that put so many bytes into the journal: if that has become too large, it gets smaller by more
-    /// than it grew, before the next commit.
-    fn journalled(&mut self, bytes: u64) {
-        self.folding.paused = false;
-        self.folding.unfolded += bytes;
-        if self.folding.unfolded > self.options.journal_bytes {
-            self.fold_on(self.folding.pace.max(2 * bytes));
-        }
-    }
-
     /// One transaction with nothing else in it.
     fn transact<T>(
         &mut self,
@@ -487,10 +374,12 @@ impl Writer {
                     txn.commit()?;
                     Ok(value)
                 }
-                Err(fault) => {
+                Err(fault @ Fault::Own(_)) => {
                     txn.abort()?;
                     Err(fault)
                 }
+                // The file is opened again, whether or not this can be aborted by then.
+                Err(fault) => Err(fault),
             }
         });
         match outcome {
@@ -623,8 +512,8 @@ fn attempt(file: &OpenFile, submissions: &[Submission], at: &Cell<Option<usize>>
             Ok(Err(fenced)) => answers.push(Err(fenced)),
             Err(fault @ Fault::Broken(_)) => return Err(fault),
             Err(fault) => {
-                txn.abort()?;
-                return Ok(Attempt::Refused(index, fault));
+                // Damage that a read has failed at has failed the handle too, and is told all the same.
+                return Ok(Attempt::Refused(index, fault, txn.abort().err()));
             }
         }
     }

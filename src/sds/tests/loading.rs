@@ -167,7 +167,7 @@ fn outgoing_messages_come_back_and_are_known_even_where_the_history_lost_them() 
     let (_, effects) = state.wrap("m2", "x", NOW + 5).unwrap();
     stored.save(&state, &effects);
     stored.data.meta.outgoing[0].resend_attempts = 3;
-    let (mut state, effects) = stored.load_at(&options, NOW + 5);
+    let (mut state, effects) = stored.load(&options);
     assert!(effects.saves_nothing() && effects.events.is_empty());
     let meta = state.meta();
     let outgoing = |m: &UnacknowledgedMessage| (m.message.message_id.to_string(), m.send_time_ms, m.resend_attempts);
@@ -244,10 +244,8 @@ fn a_state_that_was_stored_by_the_first_release_is_read_as_it_was_written() {
     let data = ChannelData::new(meta.clone(), vec![held], vec![]);
     let options = ChannelOptions::default().with_participant("bob");
     let (state, effects) = ChannelState::load(room(), options, data, 75).unwrap();
-    // It was parked later than the clock says now; nothing else needs mending.
-    assert_eq!((state.meta().incoming[0].parked_at_ms, effects.history.is_empty()), (75, true));
-    assert_eq!((&state.meta().outgoing, &state.meta().outgoing_repair), (&meta.outgoing, &meta.outgoing_repair));
-    assert_eq!(state.meta().incoming_repair, meta.incoming_repair);
+    // It was parked later than the clock says now, which may be right again at the next start.
+    assert_eq!((state.meta(), effects.saves_nothing()), (meta, true));
 }
 
 #[test]

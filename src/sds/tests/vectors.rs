@@ -111,6 +111,14 @@ fn ch_01_the_golden_wire_vectors_encode_and_decode() {
 }
 
 #[test]
+fn ch_01_no_section_of_the_vectors_is_left_out() {
+    let sections: Vec<_> = vectors().as_object().unwrap().keys().cloned().collect();
+    let tested =
+        ["bloom", "bloom_params", "channel_data", "channel_meta", "hash", "history_update", "messages", "timers"];
+    assert!(sections.iter().filter(|section| *section != "description").eq(tested), "{sections:?}");
+}
+
+#[test]
 fn ch_01_the_golden_hashes_are_computed() {
     for case in cases("hash") {
         let value = hash(text(&case["text"]).as_bytes());

@@ -135,7 +135,7 @@ async fn a_file_cut_short_anywhere_is_never_a_wrong_bucket() {
 }
 
 #[tokio::test]
-async fn later_versions_are_refused_by_name_and_number() {
+async fn ps_27_later_versions_are_refused_by_name_and_number() {
     let place = saved(3).await;
     meddle(&place, |txn| {
         let mut table = table(txn, &rows_of("users"));

@@ -2,10 +2,14 @@
 
 mod claims;
 mod copies;
+mod cut_and_on;
 mod damage;
+mod every_byte;
 mod failures;
 pub(crate) mod faults;
 mod journal;
+pub(crate) mod medium;
+mod power_cut;
 mod requests;
 mod round_trips;
 

@@ -10,7 +10,7 @@ const FEW: usize = 6;
 
 /// One change that comes to last as a whole or not at all.
 #[derive(Clone, Debug)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Directory(PathBuf),
     NoDirectory(PathBuf),
     Link(PathBuf, usize),
@@ -70,7 +70,7 @@ pub(super) struct Pending {
 
 /// Writes into a file, and answers the changes that this comes down to; of each, which part of the write it is: the new
 /// length, the first sector, the last, or what is between. A sector comes to last with all that was written into it before.
-pub(super) fn write(file: usize, content: &mut Vec<u8>, at: usize, bytes: &[u8]) -> Vec<(u64, Change)> {
+pub(crate) fn write(file: usize, content: &mut Vec<u8>, at: usize, bytes: &[u8]) -> Vec<(u64, Change)> {
     let mut changes = Vec::new();
     let end = at + bytes.len();
     if end > content.len() {
@@ -149,7 +149,7 @@ impl Names {
 }
 
 /// Applies what a change does to contents.
-pub(super) fn fill(contents: &mut [Vec<u8>], change: &Change) {
+pub(crate) fn fill(contents: &mut [Vec<u8>], change: &Change) {
     match change {
         Change::Length { file, length } => {
             if let Some(content) = contents.get_mut(*file) {
@@ -169,7 +169,7 @@ pub(super) fn fill(contents: &mut [Vec<u8>], change: &Change) {
 
 /// Which of `count` parts come to last: all combinations of few; of many, those that lack or have at most `strays` of
 /// them.
-pub(super) fn selections(count: usize, strays: usize) -> Vec<Vec<bool>> {
+pub(crate) fn selections(count: usize, strays: usize) -> Vec<Vec<bool>> {
     let strays = if count <= FEW { count } else { strays };
     let mut few: Vec<Vec<usize>> = vec![vec![]];
     let mut begin = 0;

@@ -16,4 +16,4 @@ mod image;
 
 pub use disk::PowerCutDisk;
 #[cfg(test)]
-pub(crate) use image::Dice;
+pub(crate) use image::{Change, Dice, fill, selections, write};

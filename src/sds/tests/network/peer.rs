@@ -26,6 +26,7 @@ pub(super) struct Peer {
     /// What the application has taken: own messages and delivered ones. It is saved with the channel.
     log: Vec<SdsMessage>,
     taken: HashSet<MessageId>,
+    waived: HashSet<MessageId>,
     saved_log: usize,
     /// Its wall clock against the world's.
     pub(super) offset_ms: i64,
@@ -51,6 +52,7 @@ impl Peer {
             unsaved: Effects::default(),
             log: Vec::new(),
             taken: HashSet::new(),
+            waived: HashSet::new(),
             saved_log: 0,
             offset_ms,
             begun_ms: 0,
@@ -107,7 +109,7 @@ impl Peer {
     /// Notes what an operation did; answers its events.
     pub(super) fn settle(&mut self, mut effects: Effects) -> Vec<ChannelEvent> {
         self.operations += 1;
-        if self.operations % SAMPLE == 0 {
+        if self.operations.is_multiple_of(SAMPLE) {
             check_invariants(self.state.as_ref().unwrap());
         }
         let events = std::mem::take(&mut effects.events);
@@ -125,7 +127,7 @@ impl Peer {
         let Some(state) = &self.state else { return };
         let unsaved = std::mem::take(&mut self.unsaved);
         self.stored.save(state, &unsaved);
-        if self.operations % SAMPLE == 0 {
+        if self.operations.is_multiple_of(SAMPLE) {
             self.stored.assert_complete(state);
         }
         self.saved_log = self.log.len();
@@ -147,10 +149,31 @@ impl Peer {
     pub(super) fn take(&mut self, message: SdsMessage) {
         let id = &message.message_id;
         for cause in &message.causal_history {
-            assert!(self.taken.contains(&cause.message_id), "{id} before its cause {}", cause.message_id);
+            let known = self.taken.contains(&cause.message_id) || self.waived.contains(&cause.message_id);
+            assert!(known, "{id} before its cause {}", cause.message_id);
         }
         assert!(self.taken.insert(id.clone()), "{id} twice");
         self.log.push(message);
+    }
+
+    /// What it waits for and nobody among `held` has.
+    pub(super) fn hopeless(&self, held: &HashSet<MessageId>) -> Vec<MessageId> {
+        let missing = self.state.as_ref().map(ChannelState::missing).unwrap_or_default();
+        missing.into_iter().filter(|id| !held.contains(id)).collect()
+    }
+
+    /// What it has in any form.
+    pub(super) fn holds(&self) -> impl Iterator<Item = MessageId> {
+        let meta = self.state.as_ref().map(ChannelState::meta).unwrap_or_default();
+        let parked = meta.incoming.into_iter().map(|incoming| incoming.message.message_id);
+        self.taken.iter().cloned().chain(parked)
+    }
+
+    /// The application gives causes up.
+    pub(super) fn waive(&mut self, ids: Vec<MessageId>, world_ms: i64) -> Effects {
+        self.waived.extend(ids.iter().cloned());
+        let now = self.now(world_ms);
+        self.state.as_mut().unwrap().mark_dependencies_met(ids, now).unwrap()
     }
 
     pub(super) fn has_taken(&self) -> &HashSet<MessageId> {

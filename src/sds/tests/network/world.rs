@@ -99,6 +99,8 @@ const SECOND: i64 = 1_000;
 const CHAOS: i64 = 120 * SECOND;
 /// It is not well after this time of healing: something is stuck.
 const PATIENCE: i64 = 12 * 3_600 * SECOND;
+/// Who still waits after this time of healing for what nobody has gives it up.
+const FORGOTTEN: i64 = 600 * SECOND;
 /// Nothing may be delivered once more in this time.
 const AFTERMATH: i64 = 120 * SECOND;
 
@@ -255,6 +257,7 @@ impl World {
                 }
                 panic!("not well after half a day of peace");
             }
+            self.give_up();
             return false;
         }
         let since = *self.well_ms.get_or_insert(self.now_ms);
@@ -265,6 +268,22 @@ impl World {
         let histories: Vec<_> = self.peers.iter().map(|peer| peer.state.as_ref().unwrap().history()).collect();
         assert!(histories.windows(2).all(|pair| pair[0] == pair[1]), "histories differ");
         true
+    }
+
+    /// What its author forgot in a crash before anybody had it is nowhere; whoever waits for it has to waive it.
+    fn give_up(&mut self) {
+        if self.now_ms < CHAOS + FORGOTTEN {
+            return;
+        }
+        let held: HashSet<MessageId> = self.peers.iter().flat_map(Peer::holds).collect();
+        for peer in 0..self.peers.len() {
+            let hopeless = self.peers[peer].hopeless(&held);
+            if !hopeless.is_empty() {
+                assert_eq!(self.peers[peer].saving, Saving::Lazy, "{hopeless:?} was lost");
+                let effects = self.peers[peer].waive(hopeless, self.now_ms);
+                self.settle(peer, effects, None);
+            }
+        }
     }
 
     /// One operation: changes, saves, answers and events, with a crash in between or not.
