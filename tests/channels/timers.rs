@@ -8,13 +8,14 @@ use std::time::Duration;
 use ractor_persistence::base::clock::Clock;
 use ractor_persistence::base::error::Error;
 use ractor_persistence::channel::{ChannelDelivery, ChannelEvents};
+use ractor_persistence::persistence::Backoff;
 use ractor_persistence::sds::{ChannelEvent, ChannelOptions, ReceiveStatus, WireFormat, decode};
 use ractor_persistence::testkit::{Fault, Operation};
 use tokio::time::Instant;
 
 use crate::support::{
-    NOW, builder, faulty, in_words, lazy, options, packet, pass, permanent, start, state, stored, synced, ticking,
-    told, transient,
+    NOW, builder, faulty, in_words, lazy, options, packet, pass, permanent, prompt, start, state, stored, synced,
+    ticking, told, transient,
 };
 
 /// A wall clock that stands still and counts how often it is looked at: once per operation, a tick is one too.
@@ -188,7 +189,9 @@ async fn ch_46_with_a_failing_adapter_not_saved_is_answered_and_resend_and_ready
         ("unknown, though it was done", Fault::apply_then_fail(Error::unknown("testing", std::io::Error::other("?")))),
     ] {
         let (adapter, faults) = faulty();
-        let store = start(&adapter).await;
+        let second = Duration::from_secs(1);
+        let retrying = prompt().with_retry(Backoff::new(second, second));
+        let store = builder(adapter.clone()).persistence(retrying).start().await.unwrap();
         let options =
             synced().with_resend_interval(Duration::from_secs(60)).with_sync_interval(Some(Duration::from_secs(30)));
         let channel = store.open_channel("room", options).await.unwrap();
