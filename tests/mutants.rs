@@ -439,6 +439,12 @@ mutants! {
     mutant_that_clears_last: a_clear_goes_before_its_upserts, {
         save: |save| delta(save, |delta| if delta.cleared { delta.upserts.clear() })
     };
+    mutant_that_forgets_the_schema_version_of_changes: a_change_touches_what_it_names, {
+        save: |save| delta(save, |delta| delta.schema_version = 1)
+    };
+    mutant_that_forgets_the_counter_of_changes: a_change_touches_what_it_names, {
+        save: |save| delta(save, |delta| delta.counter = 7)
+    };
     mutant_that_forgets_drops: a_dropped_bucket_is_gone, {
         save: |save| (!matches!(save, Save::DropBucket(_))).then_some(save)
     };
@@ -652,6 +658,23 @@ mutants! {
     mutant_that_ignores_the_epochs_of_drops: an_older_epoch_is_fenced, {
         commit: |mutant, commit| {
             if commit.saves.iter().any(|save| matches!(save, Save::DropBucket(_))) {
+                commit.epoch = mutant.notes.lock().unwrap().epochs[&commit.store];
+            }
+            Ok(())
+        }
+    };
+    mutant_that_ignores_the_epochs_of_channel_states: an_older_epoch_is_fenced, {
+        commit: |mutant, commit| {
+            let only = |save: &Save| matches!(save, Save::ChannelMeta(..));
+            if !commit.saves.is_empty() && commit.saves.iter().all(only) {
+                commit.epoch = mutant.notes.lock().unwrap().epochs[&commit.store];
+            }
+            Ok(())
+        }
+    };
+    mutant_that_ignores_the_epochs_of_hints: an_older_epoch_is_fenced, {
+        commit: |mutant, commit| {
+            if commit.saves.iter().any(|save| matches!(save, Save::Hint(..))) {
                 commit.epoch = mutant.notes.lock().unwrap().epochs[&commit.store];
             }
             Ok(())

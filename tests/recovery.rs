@@ -129,3 +129,32 @@ async fn within_a_runtime_it_is_refused() {
     let broken = check(Crashes::BetweenSteps, async |sums, number| add(&sums.bucket, *number).await).unwrap_err();
     assert!(broken.to_string().contains("outside of any runtime"), "{broken}");
 }
+
+/// Adds records, each of which is taken away and put back by a task of its own, once it was answered.
+struct Rewriting {
+    sums: Sums,
+    task: tokio::sync::Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+#[test]
+fn one_that_takes_back_for_a_moment_what_it_has_answered_is_caught() {
+    let start = async |adapter| Ok(Rewriting { sums: start(adapter).await?, task: Default::default() });
+    let add = async |app: &Rewriting, number: &i64| {
+        let (bucket, id) = (app.sums.bucket.clone(), *number);
+        bucket.upsert(record! { "id": id, "sum": id }).await?;
+        *app.task.lock().await = Some(tokio::spawn(async move {
+            bucket.delete(id).await.unwrap();
+            bucket.upsert(record! { "id": id, "sum": id }).await.unwrap();
+        }));
+        Ok(())
+    };
+    let count = async |app: &Rewriting| {
+        if let Some(task) = app.task.lock().await.take() {
+            task.await?;
+        }
+        Ok(app.sums.bucket.all().await?.len())
+    };
+    assert!(recovery_check(Crashes::BetweenSteps, &SCRIPT, start, add, count).is_ok());
+    let broken = recovery_check(Crashes::AtEveryCommit, &SCRIPT, start, add, count).unwrap_err().to_string();
+    assert!(broken.starts_with("after a crash after step 1, 1: found 0, where it was 1"), "{broken}");
+}

@@ -318,6 +318,8 @@ impl Transaction {
 
     async fn commit(&self, durability: Durability) -> Result<()> {
         let joined = self.shared.joining.end();
+        // From here on it is settled what is written, and so at which level: the function may have left handles with others.
+        joined.0.iter().for_each(|part| part.seal());
         let coordinator = self.shared.joining.coordinator();
         let Some(parts) = self.parts().take() else { return Err(Error::TransactionClosed) };
         let mut parts: Vec<Part> = parts.into_values().collect();

@@ -114,6 +114,8 @@ struct ChannelPart {
     released: Arc<AtomicBool>,
     /// None once the transaction has ended, or where an operation panicked.
     draft: Mutex<Option<Draft>>,
+    /// The draft while the transaction commits.
+    sealed: Mutex<Option<Draft>>,
 }
 
 struct Draft {
@@ -151,13 +153,17 @@ impl ChannelPart {
         let (cell, teller) = (cell.upgrade().ok_or_else(closed)?, teller.upgrade().ok_or_else(closed)?);
         let (state, operations) = cell.draft()?;
         let draft = Draft { state, effects: Effects::default(), touched: false };
-        let (released, draft) = (Arc::default(), Mutex::new(Some(draft)));
-        Ok(Self { channel: channel.clone(), cell, teller, operations, released, draft })
+        let (released, draft, sealed) = (Arc::default(), Mutex::new(Some(draft)), Mutex::default());
+        Ok(Self { channel: channel.clone(), cell, teller, operations, released, draft, sealed })
     }
 
     fn draft(&self) -> MutexGuard<'_, Option<Draft>> {
         // An operation that panics has taken the draft away.
         self.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sealed(&self) -> MutexGuard<'_, Option<Draft>> {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn conflict(&self) -> Error {
@@ -261,8 +267,13 @@ impl TransactionChannel {
 }
 
 impl Part for ChannelPart {
+    fn seal(&self) {
+        let draft = self.draft().take();
+        *self.sealed() = draft;
+    }
+
     fn writes(&self) -> bool {
-        self.draft().as_ref().is_some_and(|draft| draft.touched)
+        self.sealed().as_ref().is_some_and(|draft| draft.touched)
     }
 
     fn is_stale(&self) -> bool {
@@ -270,12 +281,12 @@ impl Part for ChannelPart {
     }
 
     fn close(&self) {
-        let ended = self.draft().take();
+        let ended = (self.draft().take(), self.sealed().take());
         drop(ended);
     }
 
     fn prepare(&self) -> Result<Box<dyn Ready + '_>> {
-        let draft = self.draft().take().ok_or(Error::TransactionClosed)?;
+        let draft = self.sealed().take().ok_or(Error::TransactionClosed)?;
         if let Place::Gone(error) = self.channel.slot.place() {
             return Err(error);
         }

@@ -28,6 +28,8 @@ struct DurablePart<S> {
     seen: Arc<S>,
     /// None once the transaction has ended.
     draft: Mutex<Option<Draft<S>>>,
+    /// The draft while the transaction commits.
+    sealed: Mutex<Option<Draft<S>>>,
 }
 
 struct Draft<S> {
@@ -65,7 +67,8 @@ impl<S: Send + Sync + 'static> Participant for Durable<S> {
             values.check(claim)?;
             let seen = self.shared.current();
             let draft = Draft { value: Arc::clone(&seen), fields: None };
-            Ok(DurablePart { durable: self.clone(), seen, draft: Mutex::new(Some(draft)) })
+            let (draft, sealed) = (Mutex::new(Some(draft)), Mutex::new(None));
+            Ok(DurablePart { durable: self.clone(), seen, draft, sealed })
         })?;
         // A handle of an earlier or later activation than the one that has joined.
         if Arc::ptr_eq(&part.durable.shared, &self.shared) {
@@ -84,6 +87,10 @@ impl<S> DurablePart<S> {
     fn draft(&self) -> MutexGuard<'_, Option<Draft<S>>> {
         // No user code runs under it.
         self.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sealed(&self) -> MutexGuard<'_, Option<Draft<S>>> {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn current(&self) -> Result<Arc<S>> {
@@ -164,8 +171,13 @@ impl<S: Clone + Serialize> TransactionDurable<S> {
 }
 
 impl<S: Send + Sync + 'static> Part for DurablePart<S> {
+    fn seal(&self) {
+        let draft = self.draft().take();
+        *self.sealed() = draft;
+    }
+
     fn writes(&self) -> bool {
-        self.draft().as_ref().is_some_and(|draft| draft.fields.is_some())
+        self.sealed().as_ref().is_some_and(|draft| draft.fields.is_some())
     }
 
     fn is_stale(&self) -> bool {
@@ -173,12 +185,12 @@ impl<S: Send + Sync + 'static> Part for DurablePart<S> {
     }
 
     fn close(&self) {
-        let ended = self.draft().take();
+        let ended = (self.draft().take(), self.sealed().take());
         drop(ended);
     }
 
     fn prepare(&self) -> Result<Box<dyn Ready + '_>> {
-        let draft = self.draft().take().ok_or(Error::TransactionClosed)?;
+        let draft = self.sealed().take().ok_or(Error::TransactionClosed)?;
         let shared = &*self.durable.shared;
         // Whoever has it is about to change the value, and may take his time.
         let turn = shared.turn.try_take().ok_or_else(|| self.conflict())?;

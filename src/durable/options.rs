@@ -105,7 +105,8 @@ impl<S> DurableOptions<S> {
     }
 
     /// The level that [`persist`](crate::durable::Durable::persist) and [`delete`](crate::durable::Durable::delete) wait
-    /// for. Default: the highest that the adapter has, which is [`Durability::Fsync`] for those of this crate.
+    /// for; at [`Durability::Ram`] they wait for nothing. Default: the highest that the adapter has, which is
+    /// [`Durability::Fsync`] for those of this crate.
     pub fn durability(self, durability: Durability) -> Self {
         Self { durability: Some(durability), ..self }
     }

@@ -35,13 +35,15 @@ pub trait Participant {
 
 /// A participant's part in one transaction, shared by the transaction and what its function works with.
 pub(crate) trait Part: Any + fmt::Debug + Send + Sync {
-    /// Whether there is something to apply.
+    /// Puts the draft away for the commit: what the function still holds of it answers `TransactionClosed`.
+    fn seal(&self);
+    /// Whether there is something to apply; asked once it is sealed.
     fn writes(&self) -> bool;
     /// Whether the participant is not what it was any more when it joined.
     fn is_stale(&self) -> bool;
     /// Ends the draft: what the function still holds of it answers `TransactionClosed`.
     fn close(&self);
-    /// Ends the draft, checks that it still fits, and keeps it fitting for as long as the answer lives. Blocks for
+    /// Ends the draft that was sealed, checks that it still fits, and keeps it fitting for as long as the answer lives. Blocks for
     /// moments only.
     ///
     /// # Errors
@@ -224,6 +226,7 @@ mod tests {
     struct Nothing;
 
     impl Part for Nothing {
+        fn seal(&self) {}
         fn writes(&self) -> bool {
             false
         }

@@ -29,6 +29,8 @@ pub enum Crashes {
     BetweenSteps,
     /// At these moments, and after every commit that was made while a step was under way, before it was answered. Whoever
     /// asked for that step asks again, as with a request id, so it must not count twice: the script is taken up with it.
+    /// And after every commit that the application makes by itself once a step was answered and before the next is asked
+    /// for: what comes back then must be what was there.
     AtEveryCommit,
 }
 
@@ -102,6 +104,7 @@ pub fn recovery_check<Step: Debug, App, Seen: PartialEq + Debug>(
             if let Some(next) = number.checked_sub(1).and_then(|at| script.get(at)) {
                 first.at(number);
                 step(&app, next).await.map_err(|error| failed(&told(number, next), &error))?;
+                first.answered();
             }
             // Before anybody else has a turn.
             held.push(first.held().fork());
@@ -114,9 +117,10 @@ pub fn recovery_check<Step: Debug, App, Seen: PartialEq + Debug>(
     let commits = first.commits();
     let count = commits.len();
     if crashes == Crashes::AtEveryCommit {
-        let under_way = commits
-            .into_iter()
-            .filter_map(|(during, held)| Some(Crash { step: during.checked_sub(1)?, held, asked: true }));
+        let under_way = commits.into_iter().filter_map(|Noted { during, answered, held }| {
+            let before = during.checked_sub(1)?;
+            Some(Crash { step: if answered { during } else { before }, held, asked: !answered })
+        });
         crashes_at.extend(under_way);
     }
     let mut recovered = Recovered { crashes: 0, commits: count };
@@ -206,7 +210,17 @@ struct Recorder {
 #[derive(Debug, Default)]
 struct Notes {
     step: usize,
-    commits: Vec<(usize, MemoryAdapter)>,
+    /// Whether that step has been answered.
+    answered: bool,
+    commits: Vec<Noted>,
+}
+
+/// What the adapter held after a commit, and when that was.
+#[derive(Debug)]
+struct Noted {
+    during: usize,
+    answered: bool,
+    held: MemoryAdapter,
 }
 
 impl Recorder {
@@ -215,14 +229,19 @@ impl Recorder {
     }
 
     fn at(&self, step: usize) {
-        self.notes().step = step;
+        let mut notes = self.notes();
+        (notes.step, notes.answered) = (step, false);
+    }
+
+    fn answered(&self) {
+        self.notes().answered = true;
     }
 
     fn held(&self) -> &MemoryAdapter {
         &self.inner
     }
 
-    fn commits(&self) -> Vec<(usize, MemoryAdapter)> {
+    fn commits(&self) -> Vec<Noted> {
         std::mem::take(&mut self.notes().commits)
     }
 }
@@ -271,8 +290,8 @@ impl StorageAdapter for Recorder {
         self.inner.commit(commit).await?;
         let held = self.inner.fork();
         let mut notes = self.notes();
-        let step = notes.step;
-        notes.commits.push((step, held));
+        let (during, answered) = (notes.step, notes.answered);
+        notes.commits.push(Noted { during, answered, held });
         Ok(())
     }
 

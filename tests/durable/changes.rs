@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ractor_persistence::durable::DurableOptions;
-use ractor_persistence::{Durable, Error, Store};
+use ractor_persistence::{Durable, Error, Store, Value, record};
 use serde::{Deserialize, Serialize};
 
 use crate::world::*;
@@ -109,4 +109,25 @@ async fn no_change_of_many_at_once_is_lost() {
         task.await.unwrap();
     }
     assert_eq!(counter.get().count, 1_600);
+}
+
+#[tokio::test]
+async fn a_value_that_looks_like_something_else_in_json_comes_back_as_it_is() {
+    let place = Place::memory();
+    let kept: Vec<Value> = [
+        record! { "$bytes": "AQ==" },
+        record! { "$object": { "a": 1 } },
+        record! { "$mine": [1, { "$bytes": "AQ==" }] },
+        record! { "bytes": &b"\x01"[..] },
+    ]
+    .into_iter()
+    .map(Value::from)
+    .collect();
+    let store = place.open().await;
+    let durable: Durable<Vec<Value>> = open(&store, "values").await.unwrap();
+    durable.update(|values| values.clone_from(&kept)).unwrap();
+    durable.persist().await.unwrap();
+    stop(store).await;
+    let store = place.open().await;
+    assert_eq!(open::<Vec<Value>>(&store, "values").await.unwrap().get(), kept);
 }

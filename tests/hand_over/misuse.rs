@@ -131,3 +131,25 @@ async fn handles_of_what_is_gone_or_superseded_do_not_join() {
     store.stop().await.unwrap();
     assert!(matches!(joins(&store, &again).await, Err(Error::Stopping)));
 }
+
+#[tokio::test]
+async fn nothing_gets_into_a_transaction_while_it_is_being_committed() {
+    let store = start(MemoryAdapter::default()).await;
+    let hands = Hands::open(&store).await;
+    let late = Kept::none();
+    store
+        .transaction(async |tx| {
+            hands.work(&tx).await?;
+            let (channel, number) = (tx.join(&hands.orders)?, tx.join(&hands.number)?);
+            // It has its turn while the commit waits for the bucket's.
+            late.put(tokio::spawn(async move { (channel.send("late"), number.update(|number| *number += 10)) }));
+            Ok::<_, Error>(())
+        })
+        .await
+        .unwrap();
+    let (sent, changed) = late.take().await.unwrap();
+    assert!(matches!(sent, Err(Error::TransactionClosed)), "{sent:?}");
+    assert!(matches!(changed, Err(Error::TransactionClosed)), "{changed:?}");
+    assert_eq!(hands.stand().await, 1);
+    assert_eq!(hands.orders.history().await.unwrap().len(), 1);
+}

@@ -19,6 +19,8 @@ const AT_BEGIN: u8 = 1;
 const BEFORE_COMMIT: u8 = 2;
 /// When the server has answered to the `COMMIT`, and nobody has heard it.
 const AFTER_COMMIT: u8 = 3;
+/// When the server has answered to the `COMMIT`: something that is no answer is passed on in its place.
+const GARBLED: u8 = 4;
 
 /// Passes bytes on, until it is to cut; that happens once.
 struct Proxy {
@@ -46,7 +48,7 @@ async fn pass(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>) {
                     cut.store(NEVER, Ordering::SeqCst);
                     return;
                 }
-                answered_last = mode == AFTER_COMMIT && commits;
+                answered_last = (mode == AFTER_COMMIT || mode == GARBLED) && commits;
                 if to_server.write_all(bytes).await.is_err() { return };
             }
             read = from_server.read(&mut down) => {
@@ -54,7 +56,9 @@ async fn pass(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>) {
                 let bytes = &down[..length];
                 if answered_last {
                     if contains(bytes, b"COMMIT\0") {
-                        cut.store(NEVER, Ordering::SeqCst);
+                        if cut.swap(NEVER, Ordering::SeqCst) == GARBLED {
+                            let _gone = to_client.write_all(b"\xff\0\0\0\x04").await;
+                        }
                         return;
                     }
                     continue;
@@ -103,9 +107,12 @@ async fn a_commit_that_was_cut_off_is_unknown_only_if_it_may_be_there_and_counts
     let epoch = adapter.claim(&shop()).await.unwrap();
     adapter.commit(&storing(epoch, 1, &[(0, "before")])).await.unwrap();
     let mut expected = expect([(0, "before")]);
-    for (id, (cut, known, there)) in
-        (1_i64..).zip([(AT_BEGIN, true, false), (BEFORE_COMMIT, false, false), (AFTER_COMMIT, false, true)])
-    {
+    for (id, (cut, known, there)) in (1_i64..).zip([
+        (AT_BEGIN, true, false),
+        (BEFORE_COMMIT, false, false),
+        (AFTER_COMMIT, false, true),
+        (GARBLED, false, true),
+    ]) {
         let commit = storing(epoch, u64::try_from(id).unwrap() + 1, &[(id, "once")]);
         proxy.cut.store(cut, Ordering::SeqCst);
         let error = adapter.commit(&commit).await.unwrap_err();

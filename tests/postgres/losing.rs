@@ -137,3 +137,44 @@ async fn what_the_server_refuses_for_good_is_permanent_and_disturbs_nothing_else
     adapter.commit(&storing(epoch, 2, &[(2, "too")])).await.unwrap();
     assert_eq!(stored(&adapter).await, expect([(1, "kept"), (2, "too")]));
 }
+
+#[tokio::test]
+async fn nothing_of_a_commit_is_there_if_a_part_of_it_could_not_even_be_sent() {
+    let place = Place::new();
+    let adapter = place.open().await.unwrap();
+    let epoch = adapter.claim(&shop()).await.unwrap();
+    // The driver, not the server, refuses a number for such a column, when it writes the statement's parameters down.
+    let client = place.client().await;
+    client.batch_execute(&place.sql("ALTER TABLE $schema.buckets ALTER COLUMN revision TYPE text")).await.unwrap();
+    let error = adapter.commit(&storing(epoch, 1, &[(1, "half")])).await.unwrap_err();
+    assert!(matches!(error, Error::Permanent { .. }), "{error:?}");
+    let rows = place.sql("SELECT count(*) FROM $schema.records");
+    assert_eq!(client.query_one(&rows, &[]).await.unwrap().get::<_, i64>(0), 0, "records of a commit that was refused");
+    let back = "ALTER TABLE $schema.buckets ALTER COLUMN revision TYPE bigint USING revision::bigint";
+    client.batch_execute(&place.sql(back)).await.unwrap();
+    adapter.commit(&storing(epoch, 1, &[(2, "whole")])).await.unwrap();
+    assert_eq!(stored(&adapter).await, expect([(2, "whole")]));
+}
+
+#[tokio::test]
+async fn a_server_that_has_become_a_standby_may_be_the_right_one_again() {
+    let server = Server::start();
+    let place = Place::on(&server.url);
+    let adapter = place.open().await.unwrap();
+    let epoch = adapter.claim(&shop()).await.unwrap();
+    adapter.commit(&storing(epoch, 1, &[(1, "before")])).await.unwrap();
+    server.become_standby(true);
+    // The first attempt may be on a connection whose end has not arrived.
+    let commit = storing(epoch, 2, &[(2, "after")]);
+    let _ended = adapter.commit(&commit).await;
+    let refused = adapter.commit(&commit).await;
+    assert!(matches!(refused, Err(Error::Transient { .. })), "{refused:?}");
+    assert_eq!(stored(&adapter).await, expect([(1, "before")]), "a standby can be read");
+    let claimed = adapter.claim(&shop()).await;
+    assert!(matches!(claimed, Err(Error::Transient { .. })), "{claimed:?}");
+    server.become_standby(false);
+    while let Err(error) = adapter.commit(&commit).await {
+        assert!(may_pass::<()>(&Err(error)));
+    }
+    assert_eq!(stored(&adapter).await, expect([(1, "before"), (2, "after")]));
+}

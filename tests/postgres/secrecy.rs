@@ -77,7 +77,7 @@ async fn no_error_no_log_and_no_adapter_shows_a_password_or_what_is_in_a_record(
         (format!("host=127.0.0.1 pasword={SECRET} {SECRET}=1"), "InvalidArgument"),
     ];
     for (number, (url, kind)) in refused.iter().enumerate() {
-        let options = place.options().with_connect_timeout(Duration::from_secs(1));
+        let options = place.options().with_connect_timeout(Duration::from_secs(60));
         let error = PostgresAdapter::connect_with(url, options).await.unwrap_err();
         let is = match &error {
             Error::Permanent { .. } => "Permanent",
@@ -146,4 +146,38 @@ async fn no_error_no_log_and_no_adapter_shows_a_password_or_what_is_in_a_record(
         let lines: Vec<_> = text.lines().filter(|line| line.contains(SECRET)).collect();
         assert!(lines.is_empty(), "{what}: {lines:#?}");
     }
+}
+
+/// Keeps everything that is logged in this process.
+struct Logged(Mutex<String>);
+
+static LOGGED: Logged = Logged(Mutex::new(String::new()));
+
+impl log::Log for Logged {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        writeln!(self.0.lock().unwrap(), "{} {}", record.target(), record.args()).unwrap();
+    }
+
+    fn flush(&self) {}
+}
+
+#[tokio::test]
+async fn what_the_driver_logs_shows_nothing_of_what_is_in_a_record() {
+    const TEXT: &str = "swordfish";
+    log::set_logger(&LOGGED).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let place = Place::new();
+    let adapter = place.open().await.unwrap();
+    let epoch = adapter.claim(&shop()).await.unwrap();
+    adapter.commit(&storing(epoch, 1, &[(1, TEXT)])).await.unwrap();
+    assert_eq!(stored(&adapter).await, expect([(1, TEXT)]));
+    let logged = LOGGED.0.lock().unwrap().clone();
+    assert!(logged.contains("executing statement"), "the driver logs: {logged}");
+    let bytes = format!("{:?}", TEXT.as_bytes()).trim_matches(['[', ']']).to_owned();
+    let lines: Vec<_> = logged.lines().filter(|line| line.contains(TEXT) || line.contains(&bytes)).collect();
+    assert!(lines.is_empty(), "{lines:#?}");
 }

@@ -56,6 +56,18 @@ impl Server {
         self.tell("kill");
     }
 
+    /// Starts it again as one that only follows another, or as one of its own.
+    pub(crate) fn become_standby(&self, standby: bool) {
+        self.tell("stop");
+        let sign = self.directory.path().join("data/standby.signal");
+        if standby {
+            std::fs::write(sign, "").unwrap();
+        } else {
+            std::fs::remove_file(sign).unwrap();
+        }
+        self.start_again();
+    }
+
     /// The certificate of who made the server's.
     pub(crate) fn authority(&self) -> PathBuf {
         self.directory.path().join("authority.crt")

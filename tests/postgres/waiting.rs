@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use ractor_persistence::Durability;
 use ractor_persistence::adapters::postgres::PostgresAdapter;
 use ractor_persistence::base::error::Error;
-use ractor_persistence::base::name::BucketKey;
-use ractor_persistence::persistence::StorageAdapter;
+use ractor_persistence::base::name::{BucketKey, ChannelId};
+use ractor_persistence::persistence::{Commit, Save, StorageAdapter};
+use ractor_persistence::sds::ChannelMeta;
 
 use crate::server::{self, Place};
 use crate::world::*;
@@ -13,7 +15,7 @@ use crate::world::*;
 #[tokio::test]
 async fn a_commit_that_waits_for_too_long_may_be_tried_again_and_has_written_nothing() {
     let place = Place::new();
-    let short = Duration::from_millis(100);
+    let short = Duration::from_secs(2);
     let long = Duration::from_secs(60);
     for (options, code) in [
         (place.options().with_statement_timeout(short).with_lock_timeout(long), "57014"),
@@ -66,6 +68,28 @@ async fn a_commit_whose_caller_has_gone_away_ends_before_anything_else_is_done()
     next.await.unwrap().unwrap();
     assert_eq!(loading.await.unwrap().get(&1).map(String::as_str), Some("second"));
     assert_eq!(stored(&adapter).await, expect([(1, "second"), (2, "third")]));
+}
+
+#[tokio::test]
+async fn a_load_that_takes_its_time_keeps_no_commit_waiting() {
+    let place = Place::new();
+    let adapter = place.open().await.unwrap();
+    let epoch = adapter.claim(&shop()).await.unwrap();
+    adapter.commit(&storing(epoch, 1, &[(1, "here")])).await.unwrap();
+    // A load reads this table, and a channel's commit does not write it.
+    let blocker = place.client().await;
+    blocker.batch_execute(&place.sql("BEGIN; LOCK TABLE $schema.requests IN ACCESS EXCLUSIVE MODE")).await.unwrap();
+    let loading = tokio::spawn({
+        let adapter = adapter.clone();
+        async move { stored(&adapter).await }
+    });
+    waiting(&blocker, &place, "SELECT %requests%", 1).await;
+    let meta = Save::ChannelMeta(ChannelId::new("c").unwrap(), ChannelMeta::default().into());
+    let commit = Commit::new(shop(), epoch, Durability::Fsync, vec![meta]);
+    let committed = tokio::time::timeout(Duration::from_secs(60), adapter.commit(&commit)).await;
+    committed.expect("the commit waits for the load").unwrap();
+    blocker.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(loading.await.unwrap(), expect([(1, "here")]));
 }
 
 #[tokio::test]

@@ -173,6 +173,12 @@ impl Shared {
         Arc::clone(gates.entry_ref(store).or_default())
     }
 
+    /// Waits for the end of the commits that were asked for before. Those that come later need not wait for a load: it sees
+    /// one state of the database.
+    async fn settled(&self, store: &StoreName) {
+        drop(self.gate(store).read_owned().await);
+    }
+
     fn pool(&self, operation: &str) -> Result<Arc<Pool>> {
         self.state().pool.clone().ok_or_else(|| Error::permanent(operation, Closed))
     }
@@ -292,7 +298,7 @@ impl StorageAdapter for PostgresAdapter {
     }
 
     async fn load_bucket(&self, bucket: &BucketKey) -> Result<Option<BucketSnapshot>> {
-        let _turn = self.0.gate(&bucket.store).read_owned().await;
+        self.0.settled(&bucket.store).await;
         load::bucket(&self.0.pool("loading a bucket")?, &self.0.schema, bucket).await
     }
 
@@ -309,7 +315,7 @@ impl StorageAdapter for PostgresAdapter {
     }
 
     async fn load_channel(&self, channel: &ChannelKey) -> Result<ChannelData> {
-        let _turn = self.0.gate(&channel.store).read_owned().await;
+        self.0.settled(&channel.store).await;
         load::channel(&self.0.pool("loading a channel")?, &self.0.schema, channel).await
     }
 

@@ -106,7 +106,10 @@ fn of_server(said: &DbError) -> Fault {
         }
         _ => format!("SQLSTATE {code}: {}", said.message()),
     });
+    // How a standby refuses a transaction that is to write: it is one of many things that it has no feature for.
+    let standby = code == "0A000" && said.routine() == Some("call_bool_check_hook");
     match (class, code) {
+        _ if standby => Fault::Passing(words),
         // Serialization failure, deadlock.
         (_, "40001" | "40P01") => Fault::Conflict(words),
         // Lock not available, query canceled (which is how a timeout ends a statement), transaction or session that was

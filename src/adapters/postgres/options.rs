@@ -25,7 +25,8 @@ pub struct PostgresOptions {
     /// control characters, not beginning with `pg_`. Adapters with different schemas share nothing.
     pub schema: String,
     /// Most connections at once. A commit takes one, and so does each load; who finds none free waits. Default 8; 1 to
-    /// 1,000. At most as many stay open while nothing happens, and none after the last claim was released.
+    /// 1,000. At most as many stay open while nothing happens, and none after the last claim was released. One that is
+    /// thrown away, and what asks the server to stop working for it, may live beside them for up to two seconds.
     pub connections: usize,
     /// Longest that connecting may take, TLS and authentication included. Default 5 s; 10 ms to 1 day.
     pub connect_timeout: Duration,

@@ -1,12 +1,15 @@
 //! In which order a transaction is sent, and what the answers mean.
 
+use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio_postgres::types::ToSql;
+use bytes::BytesMut;
+use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 
 use crate::adapters::postgres::fault::Fault;
 use crate::adapters::postgres::options::PostgresOptions;
@@ -39,6 +42,36 @@ impl Step {
     pub(super) fn of_bytes(mut self, bytes: usize) -> Self {
         self.bytes = bytes;
         self
+    }
+}
+
+/// A parameter that does not show itself: the driver logs what it sends, which is what records hold.
+struct Unshown<'a>(&'a (dyn ToSql + Sync));
+
+impl fmt::Debug for Unshown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+type Unwritable = Box<dyn std::error::Error + Sync + Send>;
+
+impl ToSql for Unshown<'_> {
+    fn to_sql(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Unwritable> {
+        self.0.to_sql_checked(kind, out)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        // The parameter itself is asked when it is written.
+        true
+    }
+
+    fn to_sql_checked(&self, kind: &Type, out: &mut BytesMut) -> Result<IsNull, Unwritable> {
+        self.0.to_sql_checked(kind, out)
+    }
+
+    fn encode_format(&self, kind: &Type) -> Format {
+        self.0.encode_format(kind)
     }
 }
 
@@ -176,25 +209,41 @@ type Answer<'a> = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>>
 /// Sends a part of a transaction at once, and waits for all answers.
 async fn send(lease: &Lease, steps: &[Step], commit: bool) -> Result<(), Failure> {
     let client = lease.client()?;
+    // The driver itself refuses what cannot be written down: it does so when a statement is polled first. No `COMMIT` may
+    // be sent behind it, because the server knows of nothing wrong.
+    let (failed, committing) = (AtomicBool::new(false), AtomicBool::new(false));
     let mut sending: Vec<Answer<'_>> = Vec::with_capacity(steps.len() + 1);
     for step in steps {
         let (client, statement) = lease.prepared(step.sql)?;
-        let parameters = step.parameters.iter().map(|parameter| &**parameter as &(dyn ToSql + Sync));
-        let parameters: Vec<_> = parameters.collect();
-        sending.push(Box::pin(async move { client.execute(statement, &parameters).await.map(drop) }));
+        let parameters: Vec<_> = step.parameters.iter().map(|parameter| Unshown(&**parameter)).collect();
+        let failed = &failed;
+        sending.push(Box::pin(async move {
+            let parameters: Vec<_> = parameters.iter().map(|parameter| parameter as &(dyn ToSql + Sync)).collect();
+            let answer = client.execute(statement, &parameters).await;
+            failed.fetch_or(answer.is_err(), Ordering::Relaxed);
+            answer.map(drop)
+        }));
     }
     if commit {
-        sending.push(Box::pin(client.batch_execute("COMMIT")));
+        sending.push(Box::pin(async {
+            if failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            committing.store(true, Ordering::Relaxed);
+            client.batch_execute("COMMIT").await
+        }));
     }
+    let answers = in_order(sending).await;
+    let committing = committing.load(Ordering::Relaxed);
     // Of several errors the first is the reason of the others.
-    for (at, answer) in in_order(sending).await.into_iter().enumerate() {
+    for (at, answer) in answers.into_iter().enumerate() {
         let Err(error) = answer else { continue };
-        let fault = Fault::of(&error);
-        // A statement that the server refused is one that rolls the transaction back. If there is no answer at all, the
-        // `COMMIT` that was sent behind it may have been carried out; so it may if that alone was not answered.
-        let at_commit = commit && at == steps.len();
-        let open = commit && (matches!(fault, Fault::Lost(_)) || (at_commit && Fault::leaves_commit_open(&error)));
-        return Err(Failure { fault, open });
+        let at_commit = at == steps.len();
+        // A statement that the server refused is one that rolls the transaction back. If the server has said nothing, or
+        // nothing that can be understood, the `COMMIT` that was sent behind it may have been carried out; so it may if
+        // that alone was not answered.
+        let refused = if at_commit { !Fault::leaves_commit_open(&error) } else { error.as_db_error().is_some() };
+        return Err(Failure { fault: Fault::of(&error), open: committing && !refused });
     }
     Ok(())
 }

@@ -99,7 +99,8 @@ fn looks_tagged(object: &Object) -> bool {
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let readable = deserializer.is_human_readable();
-        deserializer.deserialize_any(ValueVisitor { readable, plain: false, depth: 0 })
+        // As it is written: so what holds a value as it is knows that it is asked for one.
+        deserializer.deserialize_newtype_struct(NATIVE, ValueVisitor { readable, plain: false, depth: 0 })
     }
 }
 
@@ -144,7 +145,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
         deserializer.deserialize_any(self)
     }
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
+        let readable = self.readable && deserializer.is_human_readable();
+        deserializer.deserialize_any(Self { readable, ..self })
     }
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
         Ok(Value::Bool(value))

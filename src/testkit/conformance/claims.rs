@@ -67,6 +67,8 @@ pub async fn an_older_epoch_is_fenced(factory: &dyn Factory, declared: Capabilit
             let update = crate::sds::HistoryUpdate::new(vec![message("m", 1, "fenced")], vec![]);
             let saves = vec![Save::History(channel("fenced")?, update.into())];
             attempts.push(("history update", saves));
+            attempts.push(("channel state", vec![Save::ChannelMeta(channel("fenced")?, data::meta(1).into())]));
+            attempts.push(("hint", vec![Save::Hint(channel("fenced")?, "m".into(), "hint".into())]));
             attempts.push(("channel drop", vec![Save::DropChannel(channel("fenced")?)]));
         }
         for (kind, saves) in attempts {
