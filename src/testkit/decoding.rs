@@ -159,6 +159,10 @@ pub fn wire(bytes: &[u8]) {
     for form in [WireFormat::Rfc, WireFormat::NimSds] {
         let Ok(packet) = decode(form, bytes) else { continue };
         let message = packet.to_message();
+        // The RFC's form leaves out what is empty and demands both ids, so one that came empty cannot be written again.
+        if form == WireFormat::Rfc && (message.message_id.is_empty() || message.channel_id.is_empty()) {
+            continue;
+        }
         let written = encode(form, &message);
         let again = decode(form, &written).map(|packet| packet.to_message()).ok();
         assert_eq!(again, Some(message));
