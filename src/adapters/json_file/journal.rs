@@ -575,7 +575,7 @@ mod tests {
 
     #[test]
     fn unsynced_lines_of_which_any_sectors_are_missing_are_cut_at_the_first() {
-        let mut dice = crate::base::disk::power_cut::Dice(11);
+        let mut dice = crate::base::disk::power_cut::image::Dice(11);
         for _ in 0..300 {
             let mut sheet = Sheet::new();
             sheet.write("kept", true);
@@ -604,7 +604,7 @@ mod tests {
 
     #[test]
     fn arbitrary_bytes_are_refused_without_a_panic() {
-        let mut dice = crate::base::disk::power_cut::Dice(5);
+        let mut dice = crate::base::disk::power_cut::image::Dice(5);
         let mut sheet = Sheet::new();
         sheet.write("a", true);
         for _ in 0..500 {

@@ -2,7 +2,7 @@
 //! overwritten that could not be read.
 
 use super::*;
-use crate::base::disk::power_cut::Dice;
+use crate::base::disk::power_cut::image::Dice;
 use crate::base::error::Error;
 use crate::sds::ChannelData;
 

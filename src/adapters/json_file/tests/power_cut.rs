@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::base::disk::power_cut::Dice;
+use crate::base::disk::power_cut::image::Dice;
 use crate::base::error::Error;
 
 const SUBJECTS: [&str; 2] = ["a", "b"];

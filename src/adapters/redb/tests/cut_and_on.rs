@@ -8,7 +8,7 @@ use super::medium::{Medium, roll};
 use super::power_cut::{Contents, everything, factor, opened, slow};
 use super::*;
 use crate::adapters::memory::MemoryAdapter;
-use crate::base::disk::power_cut::Dice;
+use crate::base::disk::power_cut::image::Dice;
 
 #[derive(Clone, Debug)]
 enum Step {

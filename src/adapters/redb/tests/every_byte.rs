@@ -21,7 +21,7 @@ use super::power_cut::{
 };
 use super::*;
 use crate::adapters::redb::rows::{self, Definition};
-use crate::base::disk::power_cut::Dice;
+use crate::base::disk::power_cut::image::Dice;
 use crate::base::error::Error;
 
 const PAGE: usize = 4096;

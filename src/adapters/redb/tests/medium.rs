@@ -9,7 +9,7 @@ use std::{io, slice};
 
 use redb::StorageBackend;
 
-use crate::base::disk::power_cut::{Change, Dice, fill, selections, write};
+use crate::base::disk::power_cut::image::{Change, Dice, fill, selections, write};
 
 /// The disk. Clones share it.
 #[derive(Clone, Debug, Default)]

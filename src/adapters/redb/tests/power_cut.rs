@@ -13,7 +13,7 @@ use super::journal::{fold, upserting};
 use super::medium::{Medium, roll};
 use super::*;
 use crate::adapters::memory::MemoryAdapter;
-use crate::base::disk::power_cut::Dice;
+use crate::base::disk::power_cut::image::Dice;
 use crate::base::error::Error;
 use crate::base::name::{MessageId, Subject};
 use crate::records::{Request, Write};

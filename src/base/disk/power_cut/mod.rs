@@ -12,8 +12,6 @@
 //! Files: `disk` the disk and its files, `image` what is pending, and which parts of it come to last.
 
 mod disk;
-mod image;
+pub(crate) mod image;
 
 pub use disk::PowerCutDisk;
-#[cfg(test)]
-pub(crate) use image::{Change, Dice, fill, selections, write};
