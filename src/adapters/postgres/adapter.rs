@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// From so many records on, a commit is encoded on the blocking pool.
 const MANY: usize = 1_000;
 
-/// Keeps stores in a PostgreSQL database (version 12 or later, encoding UTF-8), which other processes and machines may
+/// Keeps stores in a PostgreSQL database (tested with version 15, encoding UTF-8), which other processes and machines may
 /// use too: a store belongs to the one that claimed it last, and whoever had it before is refused with `Fenced`.
 ///
 /// Clones share their connections. These are ended when the last claim is released with
