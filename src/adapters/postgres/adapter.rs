@@ -33,8 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// From so many records on, a commit is encoded on the blocking pool.
 const MANY: usize = 1_000;
 
-/// Keeps stores in a PostgreSQL database (tested with version 15, encoding UTF-8), which other processes and machines may
-/// use too: a store belongs to the one that claimed it last, and whoever had it before is refused with `Fenced`.
+/// Keeps stores in a PostgreSQL database (encoding UTF-8; older servers than version 12 are refused, version 15 is what it
+/// was tested with), which other processes and machines may use too: a store belongs to the one that claimed it last, and
+/// whoever had it before is refused with `Fenced`.
 ///
 /// Clones share their connections. These are ended when the last claim is released with
 /// [`close`](StorageAdapter::close), or with the last clone.
