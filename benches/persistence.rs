@@ -32,7 +32,7 @@ mod pauses;
 mod support;
 use awaited::awaited;
 use pauses::{holds, latencies};
-use support::{Bare, BareCall, Goal, Report, all_data, data, definition, in_flight};
+use support::{Bare, BareCall, Goal, Report, all_data, data, definition, in_flight, settle};
 
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
 
@@ -74,6 +74,7 @@ fn main() {
 // ---- calls
 
 async fn inserts(bucket: &Bucket, total: usize) -> Duration {
+    settle().await;
     let inserting = bucket.clone();
     let took = in_flight(all_data(0, total), move |data| {
         let bucket = inserting.clone();
@@ -104,6 +105,7 @@ async fn calls(smoke: bool, mut report: Report) -> Report {
     let (mut to_bare, mut to_plain, mut all_to_bare) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         let calling = bare.clone();
+        settle().await;
         let floor = in_flight(all_data(0, total), move |data| {
             let bare = calling.clone();
             async move {
@@ -131,6 +133,7 @@ async fn calls(smoke: bool, mut report: Report) -> Report {
         // Ten times as many at a stretch, so that the journal has to be folded meanwhile.
         let mut times = [Duration::ZERO; 2];
         for (bucket, took) in [&plain, &saved].into_iter().zip(&mut times) {
+            settle().await;
             for first in (0..10 * total).step_by(total) {
                 let bucket = bucket.clone();
                 *took += in_flight(all_data(first, total), move |data| {

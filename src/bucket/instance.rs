@@ -1,8 +1,7 @@
 //! One life of a bucket: its table, which the actor changes in its turn and everybody else reads.
 
-use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Outcome, Result};
@@ -14,11 +13,6 @@ use crate::persistence::BucketCell;
 use crate::records::{
     BucketEvent, Change, Changes, Commit, Draws, Keys, Plan, Prepared, Record, Remains, Request, Table, Written,
 };
-
-type Payload = Arc<dyn Any + Send + Sync>;
-
-/// The payload of events that nobody reads the payload of.
-static NOTHING: LazyLock<Payload> = LazyLock::new(|| Arc::new(()));
 
 /// What the instances of a bucket share with their store.
 #[derive(Clone, Debug)]
@@ -261,17 +255,16 @@ impl Instance {
             if !publisher.is_heard() {
                 continue;
             }
+            let bytes = noted.filter(|_| count == 1).unwrap_or_else(|| change.estimated_bytes());
+            let persistent = self.around.cell.is_some();
+            if !publisher.payload_is_read() {
+                publisher.publish_bare(&self.subject, revision, bytes, persistent);
+                continue;
+            }
             let topic = publisher.topic().clone();
-            let read = publisher.payload_is_read();
             publisher.publish_with(|| {
-                let bytes = noted.filter(|_| count == 1).unwrap_or_else(|| change.estimated_bytes());
-                let payload: Payload = if read {
-                    let bucket = self.name.clone();
-                    Arc::new(BucketEvent { bucket, revision, commit, at, index, count, change })
-                } else {
-                    Arc::clone(&NOTHING)
-                };
-                let persistent = self.around.cell.is_some();
+                let bucket = self.name.clone();
+                let payload = Arc::new(BucketEvent { bucket, revision, commit, at, index, count, change });
                 Event::new(topic, Some(self.subject.clone()), revision, bytes, persistent, payload)
             });
         }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use ractor::{ActorRef, Message};
 
 use crate::base::error::Failure;
+use crate::base::name::Subject;
 use crate::bus::DEFAULT_CAPACITY;
 use crate::bus::actor::{ActorDelivery, ActorRoute};
 use crate::bus::event::Event;
@@ -62,7 +63,8 @@ impl Bus {
 
     /// What one topic is published with, over and over.
     pub fn publisher(&self, topic: Topic) -> Publisher {
-        Publisher { bus: self.clone(), topic, resolved: Resolved::default(), keeps: false, reads: false }
+        let bare = Event::new(topic.clone(), None, 0, 0, false, Arc::new(()));
+        Publisher { bus: self.clone(), topic, resolved: Resolved::default(), keeps: false, reads: false, bare }
     }
 
     /// A stream of the events whose topics match, of which it queues [`DEFAULT_CAPACITY`]. On a closed bus it is at its
@@ -165,6 +167,8 @@ pub struct Publisher {
     keeps: bool,
     /// Whether one of the routes reads payloads.
     reads: bool,
+    /// The event that is told where nobody reads payloads: the last one, with other numbers.
+    bare: Event,
 }
 
 impl Publisher {
@@ -200,6 +204,15 @@ impl Publisher {
             debug_assert_eq!(event.topic, self.topic, "an event is published under its own topic");
             self.resolved.routes.iter().for_each(|route| route.tell(&self.bus.routes, &event, None));
         }
+    }
+
+    /// Publishes an event of which nobody reads the payload, as [`payload_is_read`](Self::payload_is_read) has just
+    /// answered: who has subscribed since hears the next one. The subject is the same each time.
+    pub(crate) fn publish_bare(&mut self, subject: &Subject, revision: u64, bytes: usize, persistent: bool) {
+        debug_assert!(!self.reads && !self.keeps, "a payload is there for those who read it");
+        self.bare.subject.get_or_insert_with(|| subject.clone());
+        (self.bare.revision, self.bare.bytes, self.bare.persistent) = (revision, bytes, persistent);
+        self.resolved.routes.iter().for_each(|route| route.tell(&self.bus.routes, &self.bare, None));
     }
 
     /// Publishes an event that is shared already. Its topic is this publisher's.
@@ -261,7 +274,7 @@ mod tests {
 
     use super::*;
     use crate::base::error::Error;
-    use crate::base::name::{BucketName, Subject};
+    use crate::base::name::BucketName;
     use crate::bus::Delivery;
     use crate::bus::routes::lock;
 

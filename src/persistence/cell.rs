@@ -220,8 +220,9 @@ impl Cell for BucketCell {
         let mut state = self.state();
         let done = (state.captured.take(), state.handed.take());
         drop(state);
-        // Dropping many records takes time: not under the lock.
-        drop(done);
+        // Letting go of many records takes time: not under the lock.
+        let captured = done.0.and_then(Arc::into_inner);
+        captured.into_iter().chain(done.1.map(ChangeSet::into_change)).for_each(BucketChange::release);
     }
 
     fn handed(&self) {

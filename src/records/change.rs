@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::value::Key;
 use crate::records::event::Change;
+use crate::records::fetch::release;
 use crate::records::record::Record;
 use crate::records::requests::Request;
 
@@ -127,6 +128,14 @@ impl BucketChange {
         }
     }
 
+    /// Lets go of it, which is all that dropping it does, in less time.
+    pub(crate) fn release(self) {
+        release(match self {
+            Self::Full(snapshot) => snapshot.records,
+            Self::Delta(delta) => delta.upserts,
+        });
+    }
+
     /// Whether it touches no record: a counter, a revision or a clear may still change.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -138,6 +147,9 @@ impl BucketChange {
 #[derive(Clone, Debug, Default)]
 struct Latest {
     records: Vec<Arc<Record>>,
+    /// How many of them are in `places`. The others are new, so that nobody has to look for them before one of them, or
+    /// any other, changes again: where records are only ever inserted, nobody does.
+    placed: usize,
     /// Hashes of keys, with the places of their records. The hashes are kept because to take one again, in order to grow,
     /// would be a look at a record that nobody has looked at for a while.
     places: HashTable<(u32, u32)>,
@@ -147,7 +159,25 @@ struct Latest {
 impl Latest {
     fn reserve(&mut self, keys: usize) {
         self.records.reserve(keys);
-        self.places.reserve(keys, |(hash, _)| spread(*hash));
+    }
+
+    /// Notes a record of whose key nothing is noted.
+    fn add(&mut self, record: Arc<Record>) {
+        self.records.push(record);
+    }
+
+    /// Finds places for all that have none.
+    fn place(&mut self) {
+        if self.placed == self.records.len() {
+            return;
+        }
+        if self.places.capacity() == 0 {
+            self.places.reserve(self.records.capacity(), |(hash, _)| spread(*hash));
+        }
+        for record in self.records.split_off(self.placed) {
+            let twin = self.insert_placed(record);
+            debug_assert!(twin.is_none(), "what is new was not noted before");
+        }
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "any bits of a hash are as good as others")]
@@ -157,6 +187,14 @@ impl Latest {
 
     /// Answers the record that was there.
     fn insert(&mut self, record: Arc<Record>) -> Option<Arc<Record>> {
+        self.place();
+        if self.places.capacity() == 0 {
+            self.places.reserve(self.records.capacity(), |(hash, _)| spread(*hash));
+        }
+        self.insert_placed(record)
+    }
+
+    fn insert_placed(&mut self, record: Arc<Record>) -> Option<Arc<Record>> {
         let hash = self.hash(record.key());
         let Self { records, places, .. } = self;
         let same = |(other, place): &(u32, u32)| {
@@ -171,6 +209,7 @@ impl Latest {
                 // Records take far more memory than there is long before they are so many.
                 free.insert((hash, u32::try_from(records.len()).unwrap_or(u32::MAX)));
                 records.push(record);
+                self.placed += 1;
                 None
             }
         }
@@ -178,6 +217,7 @@ impl Latest {
 
     /// Answers the record that was there. The last one takes its place.
     fn remove(&mut self, key: &Key) -> Option<Arc<Record>> {
+        self.place();
         let hash = self.hash(key);
         let Self { records, places, .. } = self;
         let same =
@@ -190,10 +230,12 @@ impl Latest {
                 found.1 = place;
             }
         }
+        self.placed -= 1;
         Some(self.records.swap_remove(place as usize))
     }
 
     fn clear(&mut self) {
+        self.placed = 0;
         self.records.clear();
         self.places.clear();
     }
@@ -261,9 +303,12 @@ impl ChangeSet {
     pub fn note(&mut self, change: &Change, counter: i64, revision: u64) -> usize {
         let bytes = change.estimated_bytes();
         match change {
-            Change::Inserted { record } | Change::Updated { new: record, .. } => {
-                self.upsert_of(Arc::clone(record), bytes);
+            Change::Inserted { record } => {
+                self.revive(record.key());
+                self.bytes += bytes;
+                self.upserts.add(Arc::clone(record));
             }
+            Change::Updated { new, .. } => self.upsert_of(Arc::clone(new), bytes),
             Change::Deleted { record, .. } => self.delete(record.key().clone()),
             Change::Cleared { .. } => self.clear(),
         }
@@ -297,14 +342,19 @@ impl ChangeSet {
 
     /// Notes the newest state of a record of so many bytes.
     fn upsert_of(&mut self, record: Arc<Record>, bytes: usize) {
+        self.revive(record.key());
         self.bytes += bytes;
-        if !self.deletes.is_empty()
-            && let Some(key) = self.deletes.take(record.key())
-        {
-            self.bytes -= key.estimated_bytes();
-        }
         if let Some(old) = self.upserts.insert(record) {
             self.bytes -= old.estimated_bytes();
+        }
+    }
+
+    /// A key is there again, if it was gone.
+    fn revive(&mut self, key: &Key) {
+        if !self.deletes.is_empty()
+            && let Some(key) = self.deletes.take(key)
+        {
+            self.bytes -= key.estimated_bytes();
         }
     }
 
@@ -440,6 +490,8 @@ impl BucketDelta {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::records::write::Write;
 
@@ -487,7 +539,7 @@ mod tests {
             ((z ^ (z >> 27)) >> 16) % bound
         };
         for cleared in [false, true] {
-            let (mut set, mut model) = (ChangeSet::new(0, 0, 1), std::collections::BTreeMap::new());
+            let (mut set, mut model) = (ChangeSet::new(0, 0, 1), BTreeMap::new());
             if cleared {
                 set.clear();
             }
@@ -507,13 +559,66 @@ mod tests {
             let estimates = delta.upserts.iter().map(|record| record.estimated_bytes());
             let gone = delta.deletes.iter().map(Key::estimated_bytes);
             assert_eq!(bytes, estimates.chain(gone).sum::<usize>() + if cleared { 64 } else { 0 });
-            let mut found: std::collections::BTreeMap<_, _> =
+            let mut found: BTreeMap<_, _> =
                 delta.upserts.into_iter().map(|record| (record.key().clone(), Some(record))).collect();
             found.extend(delta.deletes.into_iter().map(|key| (key, None)));
             if cleared {
                 model.retain(|_, state| state.is_some());
             }
             assert_eq!(found, model);
+        }
+    }
+
+    #[test]
+    fn changes_of_a_table_add_up_to_what_is_there_in_the_end() {
+        let record = |key: i64, version: u64| {
+            let metadata = crate::records::Metadata { version, created_at: 1, updated_at: 1, expires_at: None };
+            Arc::new(Record::from_parts(
+                key,
+                0,
+                metadata,
+                record! { "text": "x".repeat(usize::try_from(key).unwrap() % 7) },
+            ))
+        };
+        // SplitMix64 (S. Vigna, 2015).
+        let mut seed = 11_u64;
+        let mut random = |bound: u64| {
+            seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            ((z ^ (z >> 27)) >> 16) % bound
+        };
+        for changes_per_insert in [0, 1, 20] {
+            let mut stored: BTreeMap<i64, Arc<Record>> = (0..40).map(|key| (key, record(key, 1))).collect();
+            let before: Vec<_> = stored.values().cloned().collect();
+            let mut set = ChangeSet::new(0, 0, 1);
+            for revision in 1..=600 {
+                let key = i64::try_from(random(120)).unwrap();
+                let change = match stored.get(&key).cloned() {
+                    None => Change::Inserted { record: record(key, 1) },
+                    Some(_) if random(20) >= changes_per_insert => continue,
+                    Some(old) if random(2) == 0 => Change::Updated { new: record(key, old.version() + 1), old },
+                    Some(record) => Change::Deleted { record, cause: crate::records::Cause::Requested },
+                };
+                match &change {
+                    Change::Inserted { record } | Change::Updated { new: record, .. } => {
+                        stored.insert(key, Arc::clone(record));
+                    }
+                    _ => drop(stored.remove(&key)),
+                }
+                set.note(&change, 0, revision);
+                assert_eq!(set.len(), set.clone().into_change().len());
+            }
+            let mut snapshot = BucketSnapshot::new(1, 0, 0, before);
+            let change = set.to_change();
+            snapshot.apply(&change);
+            snapshot.records.sort_by(|left, right| left.key().cmp(right.key()));
+            assert_eq!(snapshot.records, stored.into_values().collect::<Vec<_>>());
+            let BucketChange::Delta(delta) = change else { panic!("a delta") };
+            let keys: HashSet<&Key> = delta.upserts.iter().map(|record| record.key()).chain(&delta.deletes).collect();
+            assert_eq!(keys.len(), delta.upserts.len() + delta.deletes.len(), "each key once");
+            let estimates = delta.upserts.iter().map(|record| record.estimated_bytes());
+            let gone = delta.deletes.iter().map(Key::estimated_bytes);
+            assert_eq!(set.bytes(), estimates.chain(gone).sum::<usize>());
         }
     }
 

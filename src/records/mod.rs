@@ -28,6 +28,7 @@ mod date;
 mod definition;
 mod draft;
 mod event;
+mod fetch;
 mod field;
 mod fill;
 mod filter;
@@ -86,6 +87,8 @@ pub use view::View;
 pub use write::{Upserted, Write, Written};
 pub use writing::Prepared;
 
+#[cfg(any(feature = "redb", feature = "postgres"))]
+pub(crate) use fetch::fetched;
 #[cfg(any(feature = "redb", feature = "postgres"))]
 pub(crate) use packed::Unpacker;
 pub(crate) use user_code::guarded;

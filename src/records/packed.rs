@@ -87,7 +87,7 @@ impl Unpacker {
         reader.exactly(FIELDS)?;
         let (layout, values, extra) = self.fields(&mut reader)?;
         let metadata = Metadata { version, created_at, updated_at, expires_at };
-        reader.is_at_end().then_some(Record { layout, key, values, extra, metadata, place })
+        reader.is_at_end().then_some(Record { layout, key, values, extra, metadata, place, counted: 0 })
     }
 
     #[expect(clippy::type_complexity, reason = "the parts of a record")]

@@ -97,6 +97,8 @@ pub struct Record {
     pub(crate) metadata: Metadata,
     /// Orders the bucket by insertion.
     pub(crate) place: u64,
+    /// Estimated bytes, where they were counted when the record was made; 0 where they were not.
+    pub(super) counted: u32,
 }
 
 impl Record {
@@ -181,6 +183,20 @@ impl Record {
 
     /// Bytes that the record takes, in memory and about the same on disk.
     pub fn estimated_bytes(&self) -> usize {
+        match self.counted {
+            0 => self.count_bytes(),
+            counted => counted as usize,
+        }
+    }
+
+    /// Counts the bytes, once for all who ask: whoever makes a record has its values at hand, and who notes it as unsaved
+    /// in the bucket's turn does not.
+    pub(super) fn counted(mut self) -> Self {
+        self.counted = u32::try_from(self.count_bytes()).unwrap_or(0);
+        self
+    }
+
+    fn count_bytes(&self) -> usize {
         let declared: usize = self.values.iter().flatten().map(Value::estimated_bytes).sum();
         64 + self.key.estimated_bytes() + declared + self.extra.estimated_bytes()
     }
@@ -190,6 +206,7 @@ impl Record {
         if Arc::ptr_eq(&self.layout, layout) {
             return;
         }
+        self.counted = 0;
         let mut values = vec![None; layout.len()].into_boxed_slice();
         let mut undeclared = Vec::new();
         // Fields that were loaded are in the order in which they were declared, all but the key.
@@ -357,6 +374,7 @@ impl<'de> Deserialize<'de> for Record {
             extra: fields.0,
             metadata: Metadata { version, created_at, updated_at, expires_at },
             place,
+            counted: 0,
         })
     }
 }
@@ -365,7 +383,8 @@ impl Record {
     /// A record as an adapter may make one, of a key, its place, metadata and the fields other than the key. A bucket
     /// that loads it checks it against its definition.
     pub fn from_parts(key: impl Into<Key>, place: u64, metadata: Metadata, fields: Object) -> Self {
-        Self { layout: Arc::default(), key: key.into(), values: Box::default(), extra: fields, metadata, place }
+        let (layout, values) = (Arc::default(), Box::default());
+        Self { layout, key: key.into(), values, extra: fields, metadata, place, counted: 0 }
     }
 }
 

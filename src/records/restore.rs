@@ -119,6 +119,7 @@ fn fit(
     findings: &mut Findings,
 ) -> Result<std::result::Result<(), String>> {
     let record = Arc::make_mut(record);
+    record.counted = 0;
     record.bind(&schema.layout);
     if record.values[schema.key].take().is_some_and(|value| value != *record.key.as_value()) {
         // The field was not the key when it was stored: its values would be lost.

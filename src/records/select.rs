@@ -29,7 +29,7 @@ impl Record {
             }
         }
         let Self { layout, key, metadata, place, .. } = self;
-        Self { layout: layout.clone(), key: key.clone(), values, extra, metadata: *metadata, place: *place }
+        Self { layout: layout.clone(), key: key.clone(), values, extra, metadata: *metadata, place: *place, counted: 0 }
     }
 }
 

@@ -134,7 +134,8 @@ impl Schema {
         let metadata = Metadata { version: 1, created_at: now, updated_at: now, expires_at };
         let place = running.place;
         running.place = place.saturating_add(1);
-        Ok(Arc::new(Record { layout: Arc::clone(&self.layout), key, values, extra, metadata, place }))
+        let layout = Arc::clone(&self.layout);
+        Ok(Arc::new(Record { layout, key, values, extra, metadata, place, counted: 0 }.counted()))
     }
 
     /// The next version of a record.
@@ -154,7 +155,7 @@ impl Schema {
             expires_at,
         };
         let (layout, key) = (Arc::clone(&self.layout), old.key.clone());
-        Ok(Arc::new(Record { layout, key, values, extra, metadata, place: old.place }))
+        Ok(Arc::new(Record { layout, key, values, extra, metadata, place: old.place, counted: 0 }.counted()))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::adapters::redb::rows::{self, BucketHeader, ChannelHeader, Shelf, Tabl
 use crate::base::codec::{self, CodecError};
 use crate::base::error::{Error, Result};
 use crate::base::name::{BucketKey, ChannelKey, MessageId};
-use crate::records::BucketDelta;
+use crate::records::{BucketDelta, fetched};
 use crate::sds::{ChannelMeta, HistoryUpdate};
 
 /// A section ends behind the operation that takes it beyond so many bytes. redb rounds large values up to pages of a
@@ -239,7 +239,7 @@ pub(super) fn bucket(txn: &WriteTransaction, key: &BucketKey, delta: &BucketDelt
         appender.push(Code::Delete, &bytes, |_| Ok(()))?;
     }
     let mut shelf = Shelf::new(&rows::RECORD, &places.rows);
-    for record in &delta.upserts {
+    for record in fetched(&delta.upserts) {
         keys::set_record_key(record.key(), &mut bytes);
         let code = if record.version() == 1 { Code::PutNew } else { Code::Put };
         appender.push(code, &bytes, |row| {

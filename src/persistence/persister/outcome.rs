@@ -50,7 +50,7 @@ impl Persister {
         // Without a lock: it is code of others.
         meter::committed(&self.shared.store, &measured);
         self.shared.landed.notify_waiters();
-        self.wake();
+        self.hurry();
     }
 
     /// Carries out what an outcome means for the cells, in the persister's turn; before anybody is told, so that whoever

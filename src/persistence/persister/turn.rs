@@ -41,7 +41,17 @@ impl Persister {
         }
     }
 
-    /// Does what is to be done; answers when to look again. Called by the actor.
+    /// Does what is to be done at once, for those who wait for it and would wait for the actor's turn as well. The actor
+    /// is only woken where there is a time to wait for, or where somebody else has the persister's turn. Not for who holds
+    /// a lock: events are told in here.
+    pub(super) fn hurry(&self) {
+        let is_free = self.shared.turn.try_lock().is_ok();
+        if !is_free || self.advance().is_some() {
+            self.wake();
+        }
+    }
+
+    /// Does what is to be done; answers when to look again. Called by the actor, and by who hurries.
     pub(in crate::persistence) fn advance(&self) -> Option<Duration> {
         // Cleared first: a change that comes from here on sends a wake-up of its own.
         self.shared.woken.store(false, Ordering::SeqCst);

@@ -45,7 +45,11 @@ impl Persister {
     /// When a revision of a subject is saved at a level, however often that fails first; hurries nothing. It is noted
     /// now, so that nothing which happens after the save changes the answer, however late it is asked for.
     pub(crate) fn follow(&self, subject: &Subject, revision: u64, level: Durability) -> Saved {
-        match self.begin_wait(|dirty, token| dirty.follow(subject, revision, level, token)) {
+        let (saved, is_to_do) = self.begin_wait(|dirty, token| dirty.follow(subject, revision, level, token));
+        if is_to_do {
+            self.wake();
+        }
+        match saved {
             Saved::Known(outcome) => Saved::Known(self.unless_saved(outcome, subject, revision, level)),
             later => later,
         }
@@ -79,26 +83,31 @@ impl Persister {
         &self,
         register: impl FnOnce(&mut DirtySet<Token>, Token) -> Option<(Token, Result<()>)>,
     ) -> Result<()> {
-        self.begin_wait(register).outcome().await
+        let (saved, is_to_do) = self.begin_wait(register);
+        if is_to_do {
+            self.hurry();
+        }
+        saved.outcome().await
     }
 
-    fn begin_wait(&self, register: impl FnOnce(&mut DirtySet<Token>, Token) -> Option<(Token, Result<()>)>) -> Saved {
+    /// Answers also whether there may be something to do for it.
+    fn begin_wait(
+        &self,
+        register: impl FnOnce(&mut DirtySet<Token>, Token) -> Option<(Token, Result<()>)>,
+    ) -> (Saved, bool) {
         let (token, outcome) = oneshot::channel();
         let in_flight = {
             let mut dirty = lock(&self.shared.dirty);
             // Under the lock: who has registered when saving ends is told so, who comes later has to see it here.
             if self.shared.ended.load(Ordering::SeqCst) {
-                return Saved::Known(Err(Error::Stopping));
+                return (Saved::Known(Err(Error::Stopping)), false);
             }
             if let Some((_, answer)) = register(&mut dirty, token) {
-                return Saved::Known(answer);
+                return (Saved::Known(answer), false);
             }
             dirty.in_flight()
         };
         // What is in flight ends with a look at everything.
-        if !in_flight {
-            self.wake();
-        }
-        Saved::Coming(outcome)
+        (Saved::Coming(outcome), !in_flight)
     }
 }
