@@ -112,7 +112,7 @@ pub trait StorageAdapter: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Unsupported` where the back-end has means of its own; `InvalidArgument` if something is at `target` already;
-    /// otherwise the adapter's own: then nothing is left at `target`.
+    /// otherwise the adapter's own: then nothing is left at `target`, except that after `Unknown` a copy that is whole may be.
     async fn backup(&self, _target: &Path) -> Result<u64> {
         Err(Error::unsupported("copying what is stored"))
     }
