@@ -652,7 +652,8 @@ impl fmt::Display for Place {
 pub struct Failure {
     /// The bucket or channel, or none where the store as a whole is meant.
     pub subject: Option<Subject>,
-    /// What was being done: `"save"`, `"load"`, `"drop"`, `"close"`, `"restart"`, `"subscriber"` where a subscriber's code
+    /// What was being done: `"save"`, `"load"`, `"drop"`, `"close"`, `"restart"`, `"upkeep"` where an adapter has
+    /// found stored data damaged without being asked for it, `"subscriber"` where a subscriber's code
     /// panicked or has not kept up, or `"bridge"` where a bridge dropped an event.
     pub operation: &'static str,
     /// What went wrong.

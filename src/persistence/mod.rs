@@ -28,7 +28,7 @@ pub use none::NoPersistence;
 pub use options::{Backoff, LoadFailure, PersistenceOptions};
 pub use participant::{Joining, Participant};
 pub use persister::{OnError, PersistenceStats};
-pub use port::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter, apply_save};
+pub use port::{Atomicity, Capabilities, Commit, Epoch, Finding, Save, StorageAdapter, Watcher, apply_save};
 
 pub(crate) use actor::PersisterActor;
 pub(crate) use cell::{BucketCell, Captured, Cell};
