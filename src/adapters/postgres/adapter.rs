@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tokio_postgres::Config;
 
@@ -78,7 +78,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     pool: Option<Arc<Pool>>,
-    claims: HashSet<StoreName>,
+    /// Of each store that is claimed here the newest epoch, once it is known.
+    claims: HashMap<StoreName, Option<Epoch>>,
 }
 
 /// Someone used an adapter whose connections are closed.
@@ -264,7 +265,10 @@ struct Reservation<'a> {
 impl<'a> Reservation<'a> {
     /// Puts the store on the list, so that no closing of another one ends the connections meanwhile.
     fn new(shared: &'a Shared, store: &'a StoreName) -> Self {
-        let new = shared.state().claims.insert(store.clone());
+        let mut state = shared.state();
+        let new = !state.claims.contains_key(store);
+        state.claims.entry_ref(store).or_default();
+        drop(state);
         Self { shared, store, kept: !new }
     }
 }
@@ -355,6 +359,9 @@ impl StorageAdapter for PostgresAdapter {
         match claiming.await {
             Ok(epoch) => {
                 reservation.kept = true;
+                if let Some(newest) = self.0.state().claims.get_mut(store) {
+                    *newest = (*newest).max(Some(epoch));
+                }
                 Ok(epoch)
             }
             Err(error) => {
@@ -381,7 +388,9 @@ impl StorageAdapter for PostgresAdapter {
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {
         let _turn = self.0.gate(store).write_owned().await;
         let pool = self.0.pool("moving data into quarantine")?;
-        quarantine::move_away(&pool, &self.0.schema, &self.0.beginning(Durability::Fsync), store, subject).await
+        let claimed = self.0.state().claims.get(store).copied().flatten();
+        let beginning = self.0.beginning(Durability::Fsync);
+        quarantine::move_away(&pool, &self.0.schema, &beginning, store, claimed, subject).await
     }
 
     async fn backup(&self, _target: &Path) -> Result<u64> {

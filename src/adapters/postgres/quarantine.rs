@@ -7,10 +7,12 @@ use tokio_postgres::types::ToSql;
 
 use crate::adapters::postgres::fault::Fault;
 use crate::adapters::postgres::pool::Pool;
+use crate::adapters::postgres::statement::Sql;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::{Error, Place, Result};
 use crate::base::name::{StoreName, Subject};
 use crate::base::utc::Utc;
+use crate::persistence::Epoch;
 
 /// Something that was moved into quarantine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,20 +54,30 @@ fn sources(subject: &Subject) -> [(&'static str, &'static str, &'static str); 3]
     }
 }
 
-/// Moves everything of a subject away and answers under which name it can be found.
+/// Moves everything of a subject away and answers under which name it can be found. Under a claim that is not the newest
+/// one, nothing is moved: the data is somebody else's.
 pub(super) async fn move_away(
     pool: &Arc<Pool>,
     schema: &str,
     beginning: &str,
     store: &StoreName,
+    claimed: Option<Epoch>,
     subject: &Subject,
 ) -> Result<String> {
     const OPERATION: &str = "moving data into quarantine";
-    let told = |fault: Fault| fault.into_error(OPERATION, 0);
+    let told = |fault: Fault| fault.into_error(OPERATION, claimed.unwrap_or_default().0);
     let lease = pool.lease().await.map_err(told)?;
     let moving = async {
         let client = lease.client()?;
         client.batch_execute(beginning).await?;
+        if let Some(epoch) = claimed {
+            let row = client.query_opt(&Sql::LockEpoch.text(schema), &[&store.as_str()]).await?;
+            let current: Option<i64> = row.map(|row| row.try_get(0)).transpose()?;
+            let current = current.and_then(|current| u64::try_from(current).ok()).unwrap_or_default();
+            if current != epoch.0 {
+                return Err(Fault::Fenced(current));
+            }
+        }
         let moved_at = SystemClock.now_ms();
         let kind = match subject {
             Subject::Bucket(_) => "bucket",
