@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio_postgres::types::ToSql;
 
 use crate::adapters::postgres::fault::Fault;
@@ -12,35 +11,7 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::{Error, Place, Result};
 use crate::base::name::{StoreName, Subject};
 use crate::base::utc::Utc;
-use crate::persistence::Epoch;
-
-/// Something that was moved into quarantine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Quarantined {
-    /// What [`quarantine`](crate::persistence::StorageAdapter::quarantine) answered.
-    pub name: String,
-    /// The store that it was of.
-    pub store: StoreName,
-    /// What it was: `bucket` or `channel`, a blank, and its name.
-    pub subject: String,
-    /// When it was moved, in milliseconds since the Unix epoch.
-    pub moved_at: i64,
-    /// Its rows, by table and key, byte for byte as they were found.
-    pub rows: Vec<RawRow>,
-}
-
-/// A row as it lay in its table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RawRow {
-    /// The table that it was in.
-    pub table: String,
-    /// Its key in that table, names apart; empty where they are all of it.
-    pub key: Bytes,
-    /// Its `data`: an envelope, if it is intact.
-    pub value: Bytes,
-}
+use crate::persistence::{Epoch, Quarantined, RawRow};
 
 /// The tables of a subject: table, column of its name, key.
 fn sources(subject: &Subject) -> [(&'static str, &'static str, &'static str); 3] {
@@ -133,8 +104,7 @@ pub(super) async fn list(pool: &Arc<Pool>, schema: &str) -> Result<Vec<Quarantin
             let (table, key, value): (Option<String>, Option<&[u8]>, Option<&[u8]>) =
                 (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
             if let (Some(table), Some(key), Some(value), Some(last)) = (table, key, value, found.last_mut()) {
-                let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-                last.4.push(RawRow { table, key, value });
+                last.4.push(RawRow::new(table, key.to_vec(), value.to_vec()));
             }
         }
         Ok::<_, Fault>(found)
@@ -143,7 +113,7 @@ pub(super) async fn list(pool: &Arc<Pool>, schema: &str) -> Result<Vec<Quarantin
     let named = |(name, store, subject, moved_at, rows): (String, String, String, i64, Vec<RawRow>)| {
         let store = StoreName::new(store)
             .map_err(|error| Error::corrupt(Place::new("quarantine").at(name.clone()), error.to_string()))?;
-        Ok(Quarantined { name, store, subject, moved_at, rows })
+        Ok(Quarantined::new(name, store, subject, moved_at, rows))
     };
     found.into_iter().map(named).collect()
 }

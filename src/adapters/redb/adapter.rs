@@ -15,13 +15,13 @@ use crate::adapters::redb::fault::{Fault, guarded};
 use crate::adapters::redb::keys::JournalKeys;
 use crate::adapters::redb::load;
 use crate::adapters::redb::options::RedbOptions;
-use crate::adapters::redb::quarantine::{self, Quarantined};
+use crate::adapters::redb::quarantine;
 use crate::adapters::redb::writer::{self, Request, Submission};
 use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{BucketKey, ChannelKey, MessageId, StoreName, Subject};
-use crate::persistence::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter, Watcher};
+use crate::persistence::{Atomicity, Capabilities, Commit, Epoch, Quarantined, Save, StorageAdapter, Watcher};
 use crate::records::{BucketChange, BucketSnapshot};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 
