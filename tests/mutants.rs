@@ -14,7 +14,7 @@ use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::{Error, Result};
 use ractor_persistence::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, MessageId, StoreName, Subject};
 use ractor_persistence::base::value::{Key, Object, Value};
-use ractor_persistence::persistence::{Capabilities, Commit, Epoch, Repair, Save, StorageAdapter};
+use ractor_persistence::persistence::{Capabilities, Commit, Epoch, Repair, Save, StorageAdapter, Watcher};
 use ractor_persistence::records::{BucketChange, BucketDelta, BucketSnapshot, Record, Request, Write};
 use ractor_persistence::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 use ractor_persistence::testkit::conformance::PROMISES;
@@ -217,6 +217,10 @@ impl StorageAdapter for Mutant {
 
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {
         if self.mutation.quarantines { self.sound().quarantine(store, subject).await } else { Ok("nowhere".to_owned()) }
+    }
+
+    fn watch(&self, store: &StoreName, watcher: Watcher) {
+        self.sound().watch(&(self.mutation.store_name)(store), watcher);
     }
 
     async fn backup(&self, target: &Path) -> Result<u64> {

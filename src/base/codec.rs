@@ -12,6 +12,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+#[cfg(any(feature = "redb", feature = "postgres"))]
+use crate::base::error::{Error, Place};
+
 /// Bytes before the body.
 pub const HEADER: usize = 5;
 
@@ -45,6 +48,19 @@ pub enum CodecError {
     /// The body is not the MessagePack that it should be, though its checksum matches.
     #[error("{0}")]
     Body(String),
+}
+
+impl CodecError {
+    /// What it means for whoever wants what is stored at `at` in a format: `UnknownFormat`, or `Corrupt`.
+    #[cfg(any(feature = "redb", feature = "postgres"))]
+    pub(crate) fn at(self, format: Format, at: Place) -> Error {
+        match self {
+            Self::Version { found, known } => {
+                Error::UnknownFormat { format: format.name.to_owned(), at, found: found.into(), known: known.into() }
+            }
+            damage => Error::corrupt(at, damage.to_string()),
+        }
+    }
 }
 
 /// The part of a checksum that a context makes up.

@@ -117,6 +117,15 @@ impl BucketName {
         Self(Arc::from(format!("{RESERVED}{text}")))
     }
 
+    /// A name as a back-end has kept it, a reserved one too; none if it cannot be one.
+    #[cfg(feature = "redb")]
+    pub(crate) fn stored(name: &str) -> Option<Self> {
+        match name.strip_prefix(RESERVED) {
+            Some(text) => Some(Self::reserved(text)),
+            None => Self::new(name).ok(),
+        }
+    }
+
     /// Whether the name is one that the crate keeps for itself, such as that of the durable values.
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with(RESERVED)

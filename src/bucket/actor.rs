@@ -122,7 +122,6 @@ impl Actor for BucketActor {
             }
             BucketMessage::Purge(limit, port) => reply(port, instance.purge(limit)),
             BucketMessage::Stats(port) => reply(port, state.stats()),
-            BucketMessage::Snapshot(port) => reply(port, instance.read(|table| table.snapshot())),
             BucketMessage::Hold(hold) => hold.wait().await,
         }
         // A transaction's commit that panicked has torn the table from outside: it is built anew.

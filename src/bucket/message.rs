@@ -8,7 +8,7 @@ use ractor::RpcReplyPort;
 use crate::base::error::Result;
 use crate::base::value::{Key, Object};
 use crate::bucket::hold::Hold;
-use crate::records::{BucketSnapshot, Filter, Patch, Prepared, Query, Record, Upserted, Write, Written};
+use crate::records::{Filter, Patch, Prepared, Query, Record, Upserted, Write, Written};
 
 /// What a bucket's actor is told, for `call!` and `cast!`. Replies come from memory, in the order of the mailbox; for
 /// durability, timeouts and restarts use the handle, [`Bucket`](crate::bucket::Bucket).
@@ -53,8 +53,6 @@ pub enum BucketMessage {
     Purge(usize, RpcReplyPort<Result<usize>>),
     /// The bucket's numbers.
     Stats(RpcReplyPort<Result<BucketStats>>),
-    /// The whole bucket, as it would be saved.
-    Snapshot(RpcReplyPort<Result<BucketSnapshot>>),
     /// A transaction takes the bucket's turn.
     Hold(Hold),
 }

@@ -148,14 +148,14 @@ impl<S> Durable<S> {
     /// opening it begins anew.
     ///
     /// # Errors
-    /// `Superseded`; `NotFound` if it was deleted before; `Stopping`; `InvalidArgument` within its own update: nothing has
-    /// changed. `NotSaved`: it is deleted in memory, and that is kept and retried.
+    /// `Superseded`; `NotFound` if it was deleted before; `Stopping`; `InvalidArgument` and `Conflict` as
+    /// [`update`](Self::update): nothing has changed. `NotSaved`: it is deleted in memory, and that is kept and retried.
     ///
     /// # Cancel safety
     /// Polled once, it is deleted in memory.
     pub async fn delete(&self) -> Result<()> {
         let revision = {
-            let _turn = self.shared.turn.take()?;
+            let _turn = self.shared.turn.take(self.name())?;
             self.shared.values.remove(&self.shared.claim)?
         };
         self.shared.values.saved(revision, self.shared.durability).await
@@ -173,7 +173,9 @@ impl<S: Clone + Serialize> Durable<S> {
     /// Changes the value and answers what `change` answers. It works on a copy, which takes the value's place when it has
     /// returned: a panic in it leaves the value as it was, and goes on.
     ///
-    /// One change is made at a time; another one waits for it on its thread, so that `change` must not block.
+    /// One change is made at a time; another one waits for it on its thread, so that `change` must not block. It may change
+    /// other values. Where two do that in both orders at once, one of them is refused with `Conflict` when it would wait for
+    /// the other for ever; `tx.join` changes several values as a whole.
     ///
     /// ```
     /// # use ractor_persistence::{Error, Store, durable::DurableOptions};
@@ -190,8 +192,8 @@ impl<S: Clone + Serialize> Durable<S> {
     ///
     /// # Errors
     /// `InvalidValue` if what `change` has made cannot be stored; `Superseded` if the value was opened again since;
-    /// `NotFound` if it was deleted; `Stopping`; `InvalidArgument` within another update of the same value. Nothing has
-    /// changed then.
+    /// `NotFound` if it was deleted; `Stopping`; `InvalidArgument` within another update of the same value; `Conflict` within
+    /// an update of another value, if whoever changes this one waits for that. Nothing has changed then.
     pub fn update<R>(&self, change: impl FnOnce(&mut S) -> R) -> Result<R> {
         self.try_update(|value| Ok(change(value)))
     }
@@ -202,7 +204,7 @@ impl<S: Clone + Serialize> Durable<S> {
     /// What `change` answers, and by `From<Error>` those of `update`.
     pub fn try_update<R, E: From<Error>>(&self, change: impl FnOnce(&mut S) -> Result<R, E>) -> Result<R, E> {
         let shared = &*self.shared;
-        let turn = shared.turn.take()?;
+        let turn = shared.turn.take(self.name())?;
         // Before the change is made: its side effects are for those who may.
         shared.values.check(&shared.claim)?;
         let mut value = S::clone(&shared.current());

@@ -26,7 +26,7 @@ pub enum PersistenceOutcome {
     },
     /// A save failed: what is unsaved is kept, and it is tried again. Or what is stored could not be read, and was set
     /// aside, as [`StartEmpty`](crate::persistence::LoadFailure::StartEmpty) asks for: what comes next is `Recovered`,
-    /// which tells where it is.
+    /// which tells where it is. Or the adapter has found damage in what is stored.
     Failed {
         /// What the adapter said.
         error: Error,

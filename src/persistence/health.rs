@@ -11,7 +11,7 @@ use crate::base::name::Subject;
 pub enum Health {
     /// Everything is saved, or will be within the window.
     Healthy,
-    /// Saves fail; the store serves on from memory, keeps what is unsaved and tries again.
+    /// Saves fail, and the store serves on from memory, keeps what is unsaved and tries again; or stored data is damaged.
     Degraded(Degraded),
     /// A later claim owns the store's data: nothing is saved any more.
     Fenced,
@@ -45,6 +45,9 @@ pub enum Reason {
     SaveFailing,
     /// Commits fail, and more than 4 times `max_unsaved` is unsaved. Writes are still accepted.
     MemoryPressure,
+    /// Saves do not fail, but the adapter has found damage in what is stored, which [`last_error`](Degraded::last_error)
+    /// places. It was there before it was found; as yet nothing that is in memory is lost by it.
+    Damaged,
 }
 
 impl Health {

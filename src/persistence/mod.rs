@@ -8,7 +8,8 @@
 //! `port` has [`StorageAdapter`] and what goes through it, `dirty` the rules as a pure state machine, `cell` what is
 //! unsaved of a bucket, `persister` the machine joined to cells, adapter and waiters, `actor` the actor that drives it,
 //! `participant` what joins a transaction and is saved with it, `options`, `health` and `event` what users set and are told,
-//! `meter` what is measured for the facade `metrics`, `none` [`NoPersistence`].
+//! `meter` what is measured for the facade `metrics`, `quarantine` what back-ends show of unreadable data, `none`
+//! [`NoPersistence`].
 
 mod actor;
 mod cell;
@@ -21,6 +22,7 @@ mod options;
 mod participant;
 mod persister;
 mod port;
+mod quarantine;
 
 pub use event::{PersistenceEvent, PersistenceOutcome, Repair};
 pub use health::{Degraded, Health, Reason};
@@ -28,7 +30,8 @@ pub use none::NoPersistence;
 pub use options::{Backoff, LoadFailure, PersistenceOptions};
 pub use participant::{Joining, Participant};
 pub use persister::{OnError, PersistenceStats};
-pub use port::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter, apply_save};
+pub use port::{Atomicity, Capabilities, Commit, Epoch, Finding, Save, StorageAdapter, Watcher, apply_save};
+pub use quarantine::{Quarantined, RawRow};
 
 pub(crate) use actor::PersisterActor;
 pub(crate) use cell::{BucketCell, Captured, Cell};

@@ -28,7 +28,7 @@ use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 /// - A dropped future may leave a commit done or not done, never half done beyond what `atomicity` allows.
 /// - Blocking work belongs on a thread of its own, or on [`base::blocking`](crate::base::blocking).
 ///
-/// A store only ever calls `claim`, the loads, `repairs`, `commit`, `close`, `quarantine`, `backup` and `compact`; the
+/// A store only ever calls `claim`, `watch`, the loads, `repairs`, `commit`, `close`, `quarantine`, `backup` and `compact`; the
 /// single methods are what the default body of `commit` and simple adapters are made of. The smallest useful adapter is
 /// `examples/custom_adapter.rs`. Prove yours with the conformance kit (feature `testkit`).
 #[async_trait]
@@ -106,13 +106,22 @@ pub trait StorageAdapter: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Asks to be told what the adapter finds out about a store's data in work that nobody has asked for, as when it moves
+    /// what is stored from one form into another: of damage as soon as it is found, what was found earlier included, and
+    /// of its end. Called once, right after [`claim`](Self::claim), and over with [`close`](Self::close). The watcher does
+    /// not block. An adapter without such work has nothing to tell, as in the default body.
+    ///
+    /// Where nothing could be loaded of a subject any more, whatever is saved to it would be lost with the rest: its
+    /// commits are refused with the same error from then on, until it is quarantined, dropped or saved in full.
+    fn watch(&self, _store: &StoreName, _watcher: Watcher) {}
+
     /// Copies everything that the back-end holds, of all its stores, to `target`, while it serves on: the state after
     /// some commit, every commit that was answered before the call included. An adapter opened on the copy finds that
     /// state. Answers how many bytes it wrote.
     ///
     /// # Errors
     /// `Unsupported` where the back-end has means of its own; `InvalidArgument` if something is at `target` already;
-    /// otherwise the adapter's own: then nothing is left at `target`.
+    /// otherwise the adapter's own: then nothing is left at `target`, except that after `Unknown` a copy that is whole may be.
     async fn backup(&self, _target: &Path) -> Result<u64> {
         Err(Error::unsupported("copying what is stored"))
     }
@@ -126,6 +135,19 @@ pub trait StorageAdapter: Send + Sync + 'static {
         Err(Error::unsupported("compacting what is stored"))
     }
 }
+
+/// What an adapter has found out about stored data without being asked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Finding {
+    /// It is damaged.
+    Damaged(Error),
+    /// What was damaged is whole again, or gone.
+    Mended,
+}
+
+/// Hears of a bucket or channel, or of none where the whole back-end is concerned. In the order in which it was found out.
+pub type Watcher = Arc<dyn Fn(Option<&Subject>, Finding) + Send + Sync>;
 
 /// Applies one save through the adapter's single methods.
 ///

@@ -347,7 +347,8 @@ impl Store {
     ///
     /// # Errors
     /// `Unsupported` without an adapter, or where the back-end has means of its own; `InvalidArgument` if something is
-    /// at `target`; what the commit or the adapter answers otherwise. `Stopping`.
+    /// at `target`; what the commit or the adapter answers otherwise. `Stopping`. Nothing is left at `target` then, except
+    /// that after `Unknown` a copy that is whole may be there.
     pub async fn backup(&self, target: impl Into<PathBuf>) -> Result<u64> {
         self.inner.admit()?;
         self.persister("a backup")?.backup(target.into()).await

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::base::error::Result;
 use crate::base::name::{BucketKey, ChannelKey, MessageId, StoreName, Subject};
-use crate::persistence::{Capabilities, Commit, Epoch, Repair, StorageAdapter};
+use crate::persistence::{Capabilities, Commit, Epoch, Repair, StorageAdapter, Watcher};
 use crate::records::{BucketChange, BucketSnapshot};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 use crate::testkit::faults::{Call, Effect, Faults};
@@ -152,6 +152,10 @@ impl<A: StorageAdapter + ?Sized> StorageAdapter for FaultAdapter<A> {
 
     async fn repairs(&self, store: &StoreName, subject: &Subject) -> Vec<Repair> {
         self.inner.repairs(store, subject).await
+    }
+
+    fn watch(&self, store: &StoreName, watcher: Watcher) {
+        self.inner.watch(store, watcher);
     }
 
     async fn backup(&self, target: &Path) -> Result<u64> {

@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Handle};
 use crate::adapters::memory::MemoryAdapter;
 use crate::base::error::Result;
 use crate::base::name::{BucketKey, ChannelKey, MessageId, StoreName, Subject};
-use crate::persistence::{Capabilities, Commit, Epoch, Repair, StorageAdapter};
+use crate::persistence::{Capabilities, Commit, Epoch, Repair, StorageAdapter, Watcher};
 use crate::records::{BucketChange, BucketSnapshot};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 use crate::testkit::{Broken, Verdict};
@@ -309,6 +309,10 @@ impl StorageAdapter for Recorder {
 
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {
         self.inner.quarantine(store, subject).await
+    }
+
+    fn watch(&self, store: &StoreName, watcher: Watcher) {
+        self.inner.watch(store, watcher);
     }
 
     async fn backup(&self, target: &Path) -> Result<u64> {

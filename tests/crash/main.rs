@@ -7,6 +7,8 @@
 //! has done when it is killed depends on the machine all the same. `RACTOR_PERSISTENCE_CRASH_SECONDS` sets for how long
 //! children are killed under load, per adapter (default 10), `RACTOR_PERSISTENCE_CRASH_SEED` the seed.
 //!
+//! A server of PostgreSQL lives on when its client is killed: what was acknowledged has to be there for the next one.
+//!
 //! `told` is what the two processes say to each other, `child` the one that is killed, `victim` the hold on it,
 //! `account` what it was promised and what that entails, `data` what is in the bucket; `upkeep` and `pairs` have children
 //! of their own.
@@ -20,11 +22,14 @@ mod data;
 mod pairs;
 mod random;
 mod rounds;
+#[cfg(feature = "postgres")]
+#[path = "../postgres/server.rs"]
+mod server;
 mod told;
 mod upkeep;
 mod victim;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -36,14 +41,46 @@ use ractor_persistence::persistence::StorageAdapter;
 struct Backend {
     /// The module of its tests.
     name: &'static str,
+    /// On what belongs to a directory.
     open: fn(PathBuf) -> Opening,
+    /// Removes what belongs to a directory and is not in it.
+    clear: fn(&Path),
+    /// What children find in their environment.
+    environment: fn() -> Option<(&'static str, String)>,
+}
+
+/// A place that nobody else uses; what is there goes with it.
+struct Ground {
+    backend: Backend,
+    directory: tempfile::TempDir,
+}
+
+impl Ground {
+    fn of(backend: Backend) -> Self {
+        Self { backend, directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            (self.backend.clear)(self.directory.path());
+        }
+    }
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn StorageAdapter>>> + Send>>;
 
 /// All tests for one adapter, which `$open` opens in a directory.
 macro_rules! crash_tests {
-    ($name:ident, $transactions:ident, $open:expr) => {
+    (
+        $name:ident, $transactions:ident, $open:expr, $clear:expr, $environment:expr
+        $(, $more:ident => $test:path)*
+    ) => {
         mod $name {
             use super::*;
 
@@ -55,6 +92,8 @@ macro_rules! crash_tests {
                         Ok(Arc::new(adapter) as Arc<dyn StorageAdapter>)
                     })
                 },
+                clear: $clear,
+                environment: $environment,
             };
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -77,10 +116,12 @@ macro_rules! crash_tests {
                 rounds::killed_under_load(BACKEND).await;
             }
 
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn ps_23_a_second_store_on_the_same_file_is_refused_with_locked() {
-                rounds::locked_out(BACKEND).await;
-            }
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $more() {
+                    $test(BACKEND).await;
+                }
+            )*
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             #[ignore = "the process that the other tests start and kill"]
@@ -94,10 +135,34 @@ macro_rules! crash_tests {
 crash_tests! {
     json_file,
     transactions_that_were_synced_are_there_after_sigkill,
-    |directory: PathBuf| ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.join("data"))
+    |directory: PathBuf| ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.join("data")),
+    |_| {},
+    || None,
+    ps_23_a_second_store_on_the_same_directory_is_refused_with_locked => rounds::locked_out
 }
 crash_tests! {
     redb,
     ps_18_a_transaction_is_on_disk_whole_or_not_at_all_whenever_sigkill_comes,
-    |directory: PathBuf| ractor_persistence::adapters::redb::RedbAdapter::open(directory.join("data.redb"))
+    |directory: PathBuf| ractor_persistence::adapters::redb::RedbAdapter::open(directory.join("data.redb")),
+    |_| {},
+    || None,
+    ps_23_a_second_store_on_the_same_file_is_refused_with_locked => rounds::locked_out
+}
+#[cfg(feature = "postgres")]
+crash_tests! {
+    postgres,
+    ps_18_a_transaction_is_on_the_server_whole_or_not_at_all_whenever_sigkill_comes,
+    |directory: PathBuf| async move {
+        let options = ractor_persistence::adapters::postgres::PostgresOptions::default();
+        let options = options.with_schema(schema(&directory));
+        ractor_persistence::adapters::postgres::PostgresAdapter::connect_with(server::url(), options).await
+    },
+    |directory| drop(server::Place::called(schema(directory))),
+    || Some(("DATABASE_URL", server::url().to_owned()))
+}
+
+/// The schema that belongs to a directory.
+#[cfg(feature = "postgres")]
+fn schema(directory: &Path) -> String {
+    format!("crash {}", directory.file_name().unwrap().to_string_lossy())
 }

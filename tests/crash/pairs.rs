@@ -13,11 +13,11 @@ use ractor_persistence::record;
 use ractor_persistence::records::{BucketDefinition, Field};
 use tokio::task::JoinSet;
 
-use crate::Backend;
 use crate::data::{State, start};
 use crate::random::Random;
 use crate::told::{Order, Task, Told};
 use crate::victim::Victim;
+use crate::{Backend, Ground};
 
 const NAMES: [&str; 2] = ["left", "right"];
 const TASKS: i64 = 4;
@@ -81,9 +81,9 @@ async fn on_disk(backend: Backend, directory: &Path) -> Vec<BTreeMap<i64, i64>> 
 
 /// PS-18, where the adapter declares `Whole`. Where it declares less, each bucket has what was synced.
 pub(crate) async fn whole_or_not_at_all(backend: Backend) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Ground::of(backend);
     // On a place of its own: whoever opens the other one is alone there.
-    let elsewhere = tempfile::tempdir().unwrap();
+    let elsewhere = Ground::of(backend);
     let declared = (backend.open)(elsewhere.path().to_owned()).await.unwrap().capabilities().atomicity;
     let seconds = std::env::var("RACTOR_PERSISTENCE_CRASH_SECONDS").ok();
     let seconds = seconds.map_or(5, |seconds| seconds.parse().expect("a number of seconds"));

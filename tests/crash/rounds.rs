@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use ractor_persistence::base::error::Error;
 
-use crate::Backend;
 use crate::data::{State, define, open};
 use crate::random::Random;
 use crate::told::{Order, Task};
 use crate::victim::Victim;
+use crate::{Backend, Ground};
 
 /// PS-19. All rounds kill the same store, whose file thus comes back from one kill after the other.
 pub(crate) async fn killed_under_load(backend: Backend) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Ground::of(backend);
     let seconds = std::env::var("RACTOR_PERSISTENCE_CRASH_SECONDS").ok();
     let seconds = seconds.map_or(10, |seconds| seconds.parse().expect("a number of seconds"));
     let begun = Instant::now();
@@ -63,7 +63,7 @@ pub(crate) async fn killed_under_load(backend: Backend) {
 
 /// PS-16.
 pub(crate) async fn saved_clears(backend: Backend) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Ground::of(backend);
     let mut state = State::default();
     for (round, then) in (1..).zip([0, 3, 0]) {
         let order = Order { directory: directory.path().to_owned(), task: Task::Clear { then }, seed: 0, round };
@@ -81,7 +81,7 @@ pub(crate) async fn saved_clears(backend: Backend) {
 
 /// PS-23.
 pub(crate) async fn locked_out(backend: Backend) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Ground::of(backend);
     let order = Order { directory: directory.path().to_owned(), task: Task::Hold, seed: 0, round: 1 };
     let mut victim = Victim::start(backend, &order, State::default());
     victim.until(|account| account.ready).await;

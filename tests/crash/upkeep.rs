@@ -14,10 +14,10 @@ use ractor_persistence::records::{BucketDefinition, BucketEvent, BucketSnapshot,
 use ractor_persistence::store::Store;
 use tokio::sync::watch;
 
-use crate::Backend;
 use crate::data::{State, WINDOW};
 use crate::told::{Order, Task, Told};
 use crate::victim::Victim;
+use crate::{Backend, Ground};
 
 const SHORT: &str = "short";
 const FULL: &str = "full";
@@ -102,7 +102,7 @@ async fn on_disk(backend: Backend, directory: PathBuf, name: &str) -> BucketSnap
 
 /// PS-17.
 pub(crate) async fn survives(backend: Backend) {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = Ground::of(backend);
     for round in 1..=3_u32 {
         let order = Order { directory: directory.path().to_owned(), task: Task::Upkeep, seed: 0, round };
         let mut victim = Victim::start(backend, &order, State::default());

@@ -30,6 +30,7 @@ impl Victim {
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args([&format!("{}::child", backend.name), "--exact", "--ignored", "--nocapture"])
             .env(ORDER, serde_json::to_string(order).unwrap())
+            .envs((backend.environment)())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

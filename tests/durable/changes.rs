@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Barrier, mpsc};
+use std::time::Duration;
 
 use ractor_persistence::durable::DurableOptions;
 use ractor_persistence::{Durable, Error, Store, Value, record};
@@ -88,6 +90,50 @@ async fn a_change_within_a_change_of_the_same_value_is_refused_and_of_another_is
         .unwrap();
     assert!(matches!(inner, Err(Error::InvalidArgument { .. })));
     assert_eq!((a.get().count, b.get().count), (1, 10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_within_changes_in_a_circle_never_wait_for_each_other_for_ever() {
+    for count in [2, 3] {
+        let store = store().await;
+        let mut values: Vec<Durable<Counter>> = Vec::new();
+        for number in 0..count {
+            values.push(open(&store, &number.to_string()).await.unwrap());
+        }
+        let all_have_one = Arc::new(Barrier::new(count));
+        let (done, answers) = mpsc::channel();
+        for at in 0..count {
+            let (outer, inner) = (values[at].clone(), values[(at + 1) % count].clone());
+            let (all_have_one, done) = (Arc::clone(&all_have_one), done.clone());
+            // Threads of their own: were they never to end, the test still would.
+            std::thread::spawn(move || {
+                let answer = outer.update(|counter| {
+                    counter.count += 1;
+                    all_have_one.wait();
+                    inner.update(|other| other.count += 10)
+                });
+                done.send(answer.unwrap()).unwrap();
+            });
+        }
+        let mut refused = 0_usize;
+        for _ in 0..count {
+            match answers.recv_timeout(Duration::from_secs(60)).expect("they wait for each other") {
+                Ok(()) => {}
+                Err(Error::Conflict { bucket, .. }) => {
+                    assert!(bucket.to_string().starts_with("durable value "), "{bucket}");
+                    refused += 1;
+                }
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert!((1..=count).contains(&refused), "{refused} of {count}");
+        let sum: i64 = values.iter().map(|value| value.get().count).sum();
+        assert_eq!(sum, i64::try_from(count + 10 * (count - refused)).unwrap());
+        // Nobody is left waiting: all of it can be done one after the other.
+        for at in 0..count {
+            values[at].update(|_| values[(at + 1) % count].update(|other| other.count = 0)).unwrap().unwrap();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

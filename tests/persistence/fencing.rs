@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use ractor_persistence::adapters::memory::MemoryAdapter;
 use ractor_persistence::base::durability::Durability;
-use ractor_persistence::base::error::Error;
-use ractor_persistence::persistence::{Health, PersistenceOutcome, StorageAdapter};
+use ractor_persistence::base::error::{Error, Place};
+use ractor_persistence::persistence::{Health, LoadFailure, PersistenceOutcome, StorageAdapter};
 use ractor_persistence::testkit::{Fault, FaultAdapter, Operation};
 use tokio::time::{advance, sleep};
 
@@ -70,6 +70,26 @@ async fn ps_24_a_fenced_store_cannot_overwrite_its_successors_data() {
     insert(&new, 9, "newer").await.unwrap();
     assert!(newer.stop().await.unwrap().unsaved.is_empty());
     assert_eq!(stored(&memory, "items").await, Some(expect([(1, "newer"), (9, "newer")])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_store_moves_nothing_of_its_successors_into_quarantine() {
+    let memory = MemoryAdapter::default();
+    let adapter = FaultAdapter::new(memory.clone());
+    let faults = adapter.faults();
+    let options = options().with_load_failure(LoadFailure::StartEmpty);
+    let older = builder(adapter).persistence(options).start().await.unwrap();
+    let newer = start(memory.clone()).await;
+    let new = newer.define_bucket(items("items")).await.unwrap();
+    insert(&new, 1, "newer").await.unwrap();
+    newer.flush().await.unwrap();
+    faults.fail_loads(Error::corrupt(Place::new("a file"), "read while it was written"));
+    let refused = older.define_bucket(items("items")).await;
+    assert!(matches!(refused, Err(Error::Fenced { .. })), "{refused:?}");
+    assert!(memory.quarantined().is_empty());
+    assert_eq!(stored(&memory, "items").await, Some(expect([(1, "newer")])));
+    older.stop().await.unwrap();
+    newer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

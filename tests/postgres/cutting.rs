@@ -21,6 +21,10 @@ const BEFORE_COMMIT: u8 = 2;
 const AFTER_COMMIT: u8 = 3;
 /// When the server has answered to the `COMMIT`: something that is no answer is passed on in its place.
 const GARBLED: u8 = 4;
+/// When the server has answered to the `BEGIN`: the same.
+const GARBLED_BEGIN: u8 = 5;
+/// The same with a message that the protocol knows, out of its place.
+const MISPLACED_BEGIN: u8 = 6;
 
 /// Passes bytes on, until it is to cut; that happens once.
 struct Proxy {
@@ -48,17 +52,25 @@ async fn pass(client: TcpStream, server: TcpStream, cut: Arc<AtomicU8>) {
                     cut.store(NEVER, Ordering::SeqCst);
                     return;
                 }
-                answered_last = (mode == AFTER_COMMIT || mode == GARBLED) && commits;
+                answered_last = match mode {
+                    AFTER_COMMIT | GARBLED => commits,
+                    GARBLED_BEGIN | MISPLACED_BEGIN => begins,
+                    _ => false,
+                };
                 if to_server.write_all(bytes).await.is_err() { return };
             }
             read = from_server.read(&mut down) => {
                 let Ok(length @ 1..) = read else { return };
                 let bytes = &down[..length];
                 if answered_last {
-                    if contains(bytes, b"COMMIT\0") {
-                        if cut.swap(NEVER, Ordering::SeqCst) == GARBLED {
-                            let _gone = to_client.write_all(b"\xff\0\0\0\x04").await;
-                        }
+                    if contains(bytes, b"COMMIT\0") || contains(bytes, b"BEGIN\0") {
+                        let said: &[u8] = match cut.swap(NEVER, Ordering::SeqCst) {
+                            GARBLED | GARBLED_BEGIN => b"\xff\0\0\0\x04",
+                            // That a portal is suspended, which is no answer to anything that was asked.
+                            MISPLACED_BEGIN => b"s\0\0\0\x04",
+                            _ => b"",
+                        };
+                        let _gone = to_client.write_all(said).await;
                         return;
                     }
                     continue;
@@ -112,6 +124,8 @@ async fn a_commit_that_was_cut_off_is_unknown_only_if_it_may_be_there_and_counts
         (BEFORE_COMMIT, false, false),
         (AFTER_COMMIT, false, true),
         (GARBLED, false, true),
+        (GARBLED_BEGIN, true, false),
+        (MISPLACED_BEGIN, true, false),
     ]) {
         let commit = storing(epoch, u64::try_from(id).unwrap() + 1, &[(id, "once")]);
         proxy.cut.store(cut, Ordering::SeqCst);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ractor_persistence::Durability;
 use ractor_persistence::Store;
 use ractor_persistence::base::error::Error;
+use ractor_persistence::base::name::Subject;
 use ractor_persistence::persistence::{Commit, Health, StorageAdapter};
 use ractor_persistence::record;
 
@@ -81,4 +82,22 @@ async fn a_store_that_another_process_takes_over_is_fenced_and_its_successor_has
     assert!(second.stop().await.unwrap().unsaved.is_empty());
     let expected = expect([(1, "acknowledged"), (2, "of the successor")]);
     assert_eq!(stored(&place.open().await.unwrap()).await, expected);
+}
+
+#[tokio::test]
+async fn a_store_that_was_taken_over_moves_nothing_of_its_successors_into_quarantine() {
+    let place = Place::new();
+    let (first, second) = (place.open().await.unwrap(), place.open().await.unwrap());
+    let old = first.claim(&shop()).await.unwrap();
+    first.commit(&storing(old, 1, &[(1, "of the first")])).await.unwrap();
+    let new = second.claim(&shop()).await.unwrap();
+    second.commit(&storing(new, 2, &[(2, "of the second")])).await.unwrap();
+    let subject = Subject::Bucket(name("items"));
+    let refused = first.quarantine(&shop(), &subject).await;
+    let Err(Error::Fenced { epoch, current }) = refused else { panic!("{refused:?}") };
+    assert_eq!((epoch, current), (old.0, new.0));
+    assert_eq!(stored(&second).await, expect([(1, "of the first"), (2, "of the second")]));
+    assert_eq!(second.quarantined().await.unwrap(), []);
+    second.quarantine(&shop(), &subject).await.unwrap();
+    assert_eq!(stored(&second).await, expect([]));
 }

@@ -101,6 +101,11 @@ impl Place {
         Self { url: url.to_owned(), schema }
     }
 
+    /// A schema that somebody else may have made.
+    pub(crate) fn called(schema: impl Into<String>) -> Self {
+        Self { url: url().to_owned(), schema: schema.into() }
+    }
+
     pub(crate) fn url(&self) -> &str {
         &self.url
     }

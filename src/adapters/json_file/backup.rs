@@ -97,11 +97,26 @@ impl<'a> Backup<'a> {
         }
         self.disk.rename(&self.aside, &self.target).map_err(failed("put in place", &self.target))?;
         self.waits = false;
-        if let Some(parent) = self.target.parent() {
-            let synced = self.disk.sync_dir(parent);
-            synced.map_err(|error| DiskError::new("sync", parent, error).maybe_applied())?;
+        let parent = self.target.parent().unwrap_or(&self.target).to_path_buf();
+        match self.disk.sync_dir(&parent) {
+            Ok(()) => Ok(self.bytes),
+            Err(error) => Err(self.withdraw(DiskError::new("sync", &parent, error)).into()),
         }
-        Ok(self.bytes)
+    }
+
+    /// Takes a copy back whose name may not last, to be removed with what is aside; answers what its caller is told of that.
+    fn withdraw(&mut self, error: DiskError) -> DiskError {
+        match self.disk.rename(&self.target, &self.aside) {
+            Ok(()) => {
+                self.waits = true;
+                error
+            }
+            Err(left) => {
+                let target = self.target.display();
+                tracing::warn!(%target, error = %left, "a copy whose directory was not synced stays behind");
+                error.maybe_applied()
+            }
+        }
     }
 }
 

@@ -97,6 +97,14 @@ fn sync_files(files: &mut SubjectFiles, expected: Unsynced) -> Result<(), Fault>
     }
 }
 
+/// A load changes nothing of what is stored, so nothing is in doubt after one that failed.
+fn failed_load(fault: Fault, ids: &Ids) -> Error {
+    match fault.into_error(&operation("loading", ids)) {
+        Error::Unknown { operation, source } => Error::Transient { operation, source },
+        error => error,
+    }
+}
+
 fn operation(verb: &str, ids: &Ids) -> String {
     format!("{verb} {} of store {}", ids.subject, ids.store)
 }
@@ -366,9 +374,9 @@ impl Session {
         let shared = self.files(ids);
         let mut files = hold_files(&shared);
         drop(turn);
-        let loaded = files.load::<BucketState>();
+        let loaded = files.load_durably::<BucketState>();
         drop(files);
-        let loaded = loaded.map_err(|fault| fault.into_error(&operation("loading", ids)))?;
+        let loaded = loaded.map_err(|fault| failed_load(fault, ids))?;
         Ok(loaded.map(BucketState::into_snapshot))
     }
 
@@ -377,9 +385,9 @@ impl Session {
         let shared = self.files(ids);
         let mut files = hold_files(&shared);
         drop(turn);
-        let loaded = files.load::<ChannelState>();
+        let loaded = files.load_durably::<ChannelState>();
         drop(files);
-        let loaded = loaded.map_err(|fault| fault.into_error(&operation("loading", ids)))?;
+        let loaded = loaded.map_err(|fault| failed_load(fault, ids))?;
         Ok(loaded.unwrap_or_default().into_data())
     }
 

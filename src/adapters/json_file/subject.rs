@@ -120,6 +120,23 @@ impl SubjectFiles {
         Ok(state)
     }
 
+    /// The same, for somebody who builds on it: what a killed process wrote without a sync is durable before it is answered.
+    pub(super) fn load_durably<S: State>(&mut self) -> Result<Option<S>, Fault> {
+        let state = self.load()?;
+        if let Known::Stored(stored) = &mut self.known
+            && stored.unattested.is_some()
+        {
+            let synced = sync_lines(self.env.disk(), &self.journal, stored);
+            // Nobody counts this file among the open ones.
+            stored.file = None;
+            if let Err(fault) = synced {
+                self.forget();
+                return Err(fault);
+            }
+        }
+        Ok(state)
+    }
+
     /// What the last load has repaired; told once.
     pub(super) fn repairs(&mut self) -> Vec<Repair> {
         let repair = |Torn { line, from, to }| {

@@ -7,24 +7,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 use tokio_postgres::Config;
 
 use crate::adapters::postgres::fault::Fault;
 use crate::adapters::postgres::options::PostgresOptions;
 use crate::adapters::postgres::pool::Pool;
-use crate::adapters::postgres::quarantine::{self, Quarantined};
 use crate::adapters::postgres::statement::{Sql, quoted};
 use crate::adapters::postgres::target::Target;
 use crate::adapters::postgres::tls::Tls;
 use crate::adapters::postgres::transaction::{Claimed, Writing, beginning};
-use crate::adapters::postgres::{apply, load, schema};
+use crate::adapters::postgres::{apply, load, quarantine, schema};
 use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{BucketKey, ChannelKey, MessageId, StoreName, Subject};
-use crate::persistence::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter};
+use crate::persistence::{Atomicity, Capabilities, Commit, Epoch, Quarantined, Save, StorageAdapter};
 use crate::records::{BucketChange, BucketSnapshot};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 
@@ -78,7 +77,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     pool: Option<Arc<Pool>>,
-    claims: HashSet<StoreName>,
+    /// Of each store that is claimed here the newest epoch, once it is known.
+    claims: HashMap<StoreName, Option<Epoch>>,
 }
 
 /// Someone used an adapter whose connections are closed.
@@ -264,7 +264,10 @@ struct Reservation<'a> {
 impl<'a> Reservation<'a> {
     /// Puts the store on the list, so that no closing of another one ends the connections meanwhile.
     fn new(shared: &'a Shared, store: &'a StoreName) -> Self {
-        let new = shared.state().claims.insert(store.clone());
+        let mut state = shared.state();
+        let new = !state.claims.contains_key(store);
+        state.claims.entry_ref(store).or_default();
+        drop(state);
         Self { shared, store, kept: !new }
     }
 }
@@ -355,6 +358,9 @@ impl StorageAdapter for PostgresAdapter {
         match claiming.await {
             Ok(epoch) => {
                 reservation.kept = true;
+                if let Some(newest) = self.0.state().claims.get_mut(store) {
+                    *newest = (*newest).max(Some(epoch));
+                }
                 Ok(epoch)
             }
             Err(error) => {
@@ -381,7 +387,9 @@ impl StorageAdapter for PostgresAdapter {
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {
         let _turn = self.0.gate(store).write_owned().await;
         let pool = self.0.pool("moving data into quarantine")?;
-        quarantine::move_away(&pool, &self.0.schema, &self.0.beginning(Durability::Fsync), store, subject).await
+        let claimed = self.0.state().claims.get(store).copied().flatten();
+        let beginning = self.0.beginning(Durability::Fsync);
+        quarantine::move_away(&pool, &self.0.schema, &beginning, store, claimed, subject).await
     }
 
     async fn backup(&self, _target: &Path) -> Result<u64> {

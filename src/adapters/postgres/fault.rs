@@ -8,6 +8,9 @@ use tokio_postgres::error::{DbError, Severity};
 
 use crate::base::error::{Cause, Error, Place};
 
+/// How the driver says that it cannot write a message.
+const UNWRITABLE: &str = "error encoding message to server";
+
 /// What was said, in words that hold neither a record's contents nor a password.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -73,16 +76,15 @@ impl Fault {
             (None, Some(cause)) if cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
                 Self::Lasting(Said(format!("{error}: {cause}")))
             }
-            // A message that is too long for the protocol.
-            (None, Some(cause)) if cause.kind() == io::ErrorKind::InvalidInput => {
-                Self::Lasting(Said(format!("{error}: {cause}")))
-            }
+            // What this side cannot write down, and will not the next time either. What the other side has sent and nobody
+            // can read has the same kind, but may be the fault of the way.
+            (None, Some(cause)) if error.to_string() == UNWRITABLE => Self::Lasting(Said(format!("{error}: {cause}"))),
             (None, Some(cause)) => Self::Lost(Said(format!("{error}: {cause}"))),
-            (None, None) if error.is_closed() => Self::Lost(Said(error.to_string())),
-            (None, None) => Self::Lasting(Said(match error.source() {
-                Some(cause) => format!("{error}: {cause}"),
-                None => error.to_string(),
-            })),
+            (None, None) => match error.source() {
+                Some(cause) => Self::Lasting(Said(format!("{error}: {cause}"))),
+                // The connection was closed, or the messages on it do not follow each other as the protocol says.
+                None => Self::Lost(Said(error.to_string())),
+            },
         }
     }
 

@@ -54,4 +54,3 @@ pub use tokio_postgres::Config;
 
 pub use adapter::PostgresAdapter;
 pub use options::PostgresOptions;
-pub use quarantine::{Quarantined, RawRow};

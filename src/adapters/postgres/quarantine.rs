@@ -2,43 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio_postgres::types::ToSql;
 
 use crate::adapters::postgres::fault::Fault;
 use crate::adapters::postgres::pool::Pool;
+use crate::adapters::postgres::statement::Sql;
 use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::{Error, Place, Result};
 use crate::base::name::{StoreName, Subject};
 use crate::base::utc::Utc;
-
-/// Something that was moved into quarantine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Quarantined {
-    /// What [`quarantine`](crate::persistence::StorageAdapter::quarantine) answered.
-    pub name: String,
-    /// The store that it was of.
-    pub store: StoreName,
-    /// What it was: `bucket` or `channel`, a blank, and its name.
-    pub subject: String,
-    /// When it was moved, in milliseconds since the Unix epoch.
-    pub moved_at: i64,
-    /// Its rows, by table and key, byte for byte as they were found.
-    pub rows: Vec<RawRow>,
-}
-
-/// A row as it lay in its table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RawRow {
-    /// The table that it was in.
-    pub table: String,
-    /// Its key in that table, names apart; empty where they are all of it.
-    pub key: Bytes,
-    /// Its `data`: an envelope, if it is intact.
-    pub value: Bytes,
-}
+use crate::persistence::{Epoch, Quarantined, RawRow};
 
 /// The tables of a subject: table, column of its name, key.
 fn sources(subject: &Subject) -> [(&'static str, &'static str, &'static str); 3] {
@@ -52,20 +25,30 @@ fn sources(subject: &Subject) -> [(&'static str, &'static str, &'static str); 3]
     }
 }
 
-/// Moves everything of a subject away and answers under which name it can be found.
+/// Moves everything of a subject away and answers under which name it can be found. Under a claim that is not the newest
+/// one, nothing is moved: the data is somebody else's.
 pub(super) async fn move_away(
     pool: &Arc<Pool>,
     schema: &str,
     beginning: &str,
     store: &StoreName,
+    claimed: Option<Epoch>,
     subject: &Subject,
 ) -> Result<String> {
     const OPERATION: &str = "moving data into quarantine";
-    let told = |fault: Fault| fault.into_error(OPERATION, 0);
+    let told = |fault: Fault| fault.into_error(OPERATION, claimed.unwrap_or_default().0);
     let lease = pool.lease().await.map_err(told)?;
     let moving = async {
         let client = lease.client()?;
         client.batch_execute(beginning).await?;
+        if let Some(epoch) = claimed {
+            let row = client.query_opt(&Sql::LockEpoch.text(schema), &[&store.as_str()]).await?;
+            let current: Option<i64> = row.map(|row| row.try_get(0)).transpose()?;
+            let current = current.and_then(|current| u64::try_from(current).ok()).unwrap_or_default();
+            if current != epoch.0 {
+                return Err(Fault::Fenced(current));
+            }
+        }
         let moved_at = SystemClock.now_ms();
         let kind = match subject {
             Subject::Bucket(_) => "bucket",
@@ -121,8 +104,7 @@ pub(super) async fn list(pool: &Arc<Pool>, schema: &str) -> Result<Vec<Quarantin
             let (table, key, value): (Option<String>, Option<&[u8]>, Option<&[u8]>) =
                 (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
             if let (Some(table), Some(key), Some(value), Some(last)) = (table, key, value, found.last_mut()) {
-                let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
-                last.4.push(RawRow { table, key, value });
+                last.4.push(RawRow::new(table, key.to_vec(), value.to_vec()));
             }
         }
         Ok::<_, Fault>(found)
@@ -131,7 +113,7 @@ pub(super) async fn list(pool: &Arc<Pool>, schema: &str) -> Result<Vec<Quarantin
     let named = |(name, store, subject, moved_at, rows): (String, String, String, i64, Vec<RawRow>)| {
         let store = StoreName::new(store)
             .map_err(|error| Error::corrupt(Place::new("quarantine").at(name.clone()), error.to_string()))?;
-        Ok(Quarantined { name, store, subject, moved_at, rows })
+        Ok(Quarantined::new(name, store, subject, moved_at, rows))
     };
     found.into_iter().map(named).collect()
 }

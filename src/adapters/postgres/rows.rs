@@ -98,15 +98,7 @@ impl<'a> Shelf<'a> {
     ) -> Result<T> {
         let format = self.kind.format;
         let body = codec::open_filed(format, self.contexts.ending(key), row);
-        body.and_then(read).map_err(|error| match error {
-            CodecError::Version { found, known } => Error::UnknownFormat {
-                format: format.name.to_owned(),
-                at: self.place(key),
-                found: found.into(),
-                known: known.into(),
-            },
-            damage => Error::corrupt(self.place(key), damage.to_string()),
-        })
+        body.and_then(read).map_err(|error| error.at(format, self.place(key)))
     }
 }
 

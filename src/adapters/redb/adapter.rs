@@ -15,13 +15,13 @@ use crate::adapters::redb::fault::{Fault, guarded};
 use crate::adapters::redb::keys::JournalKeys;
 use crate::adapters::redb::load;
 use crate::adapters::redb::options::RedbOptions;
-use crate::adapters::redb::quarantine::{self, Quarantined};
+use crate::adapters::redb::quarantine;
 use crate::adapters::redb::writer::{self, Request, Submission};
 use crate::base::blocking;
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Result};
 use crate::base::name::{BucketKey, ChannelKey, MessageId, StoreName, Subject};
-use crate::persistence::{Atomicity, Capabilities, Commit, Epoch, Save, StorageAdapter};
+use crate::persistence::{Atomicity, Capabilities, Commit, Epoch, Quarantined, Save, StorageAdapter, Watcher};
 use crate::records::{BucketChange, BucketSnapshot};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate};
 
@@ -218,6 +218,12 @@ impl StorageAdapter for RedbAdapter {
     async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {
         let (store, subject) = (store.clone(), subject.clone());
         self.ask("moving data into quarantine", |reply| Request::Quarantine(store, subject, reply)).await
+    }
+
+    /// Tells of what cannot be folded.
+    fn watch(&self, store: &StoreName, watcher: Watcher) {
+        // Where the thread has ended, everything else says so.
+        self.requests.send(Request::Watch(store.clone(), watcher)).ok();
     }
 
     /// The copy is a file of its own, with an id of its own. It is made beside `target` and gets that name once it is

@@ -105,7 +105,9 @@ fn unfolded(path: &Path, db: &Database) -> u64 {
 
 /// Makes the file under another name and gives it its own once it is complete, so that no incomplete file ever has it.
 fn create(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
-    let born = bear(path, options, found).map_err(|fault| fault.into_read_error("creating the database", path))?;
+    let sync = |path: &Path| sync_directory(path).map_err(|error| io_error("creating", path, error));
+    let born =
+        bear(path, options, sync, found).map_err(|fault| fault.into_read_error("creating the database", path))?;
     match born {
         Some((db, id)) => Ok(hold(path, db, id)),
         // Somebody else was first.
@@ -115,18 +117,40 @@ fn create(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
 
 /// Makes a file at `path` of what `fill` puts into it, synced and complete or not at all; answers its length.
 pub(super) fn create_copy(path: &Path, fill: impl FnOnce(&Database) -> Result<(), Fault>) -> Result<u64, Fault> {
+    copy_synced_by(path, sync_directory, fill)
+}
+
+/// The same with another way to sync the directory of a path.
+pub(super) fn copy_synced_by(
+    path: &Path,
+    sync: impl FnOnce(&Path) -> io::Result<()>,
+    fill: impl FnOnce(&Database) -> Result<(), Fault>,
+) -> Result<u64, Fault> {
     let taken = || Error::InvalidArgument { reason: format!("there is something at {} already", path.display()) };
     match fs::symlink_metadata(path) {
         Ok(_) => return Err(taken().into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_error("looking for", path, error).into()),
     }
-    let Some((db, ())) = bear(path, &RedbOptions::default(), fill)? else { return Err(taken().into()) };
+    // Nobody else knows of the copy yet, so one whose name may not last can still be taken back.
+    let sync = |path: &Path| sync(path).map_err(|error| withdraw(path, error));
+    let Some((db, ())) = bear(path, &RedbOptions::default(), sync, fill)? else { return Err(taken().into()) };
     // What closing it could not tidy up is put right when it is opened.
     if let Err(panic) = guarded(|| drop(db)) {
         tracing::warn!(path = %path.display(), %panic, "closing the copy failed; it is repaired when opened");
     }
     Ok(fs::metadata(path).map_err(|error| io_error("measuring", path, error))?.len())
+}
+
+/// Removes a copy whose directory could not be synced, and answers what its caller is told of that.
+fn withdraw(path: &Path, error: io::Error) -> Error {
+    match fs::remove_file(path) {
+        Ok(()) => io_error("syncing the directory of", path, error),
+        Err(left) => {
+            tracing::warn!(path = %path.display(), error = %left, "a copy whose directory was not synced stays behind");
+            Error::unknown(format!("copying to {}", path.display()), error)
+        }
+    }
 }
 
 /// A file that has not got its name yet. Dropped before that, also by a panic, it is removed.
@@ -143,10 +167,12 @@ impl Drop for Unborn {
     }
 }
 
-/// A new database that `fill` has filled, at `path`; none if that name is taken by then. Otherwise nothing is left behind.
+/// A new database that `fill` has filled, at `path`; none if that name is taken by then. It is left there if only `sync`,
+/// which makes the name last, fails. Otherwise nothing is left behind.
 fn bear<T>(
     path: &Path,
     options: &RedbOptions,
+    sync: impl FnOnce(&Path) -> Result<()>,
     fill: impl FnOnce(&Database) -> Result<T, Fault>,
 ) -> Result<Option<(Database, T)>, Fault> {
     let mut name = OsString::from(path);
@@ -158,8 +184,11 @@ fn bear<T>(
     let file = new.read(true).write(true).create_new(true).open(&unborn.0);
     let db = database(&unborn.0, file.map_err(|error| io_error("creating", path, error))?, options)?;
     let filled = fill(&db)?;
-    let first = publish(&unborn.0, path).map_err(|error| io_error("creating", path, error))?;
-    Ok(first.then_some((db, filled)))
+    if !publish(&unborn.0, path).map_err(|error| io_error("creating", path, error))? {
+        return Ok(None);
+    }
+    sync(path)?;
+    Ok(Some((db, filled)))
 }
 
 /// Writes the tables and the row that every file of ours has.
@@ -203,13 +232,13 @@ fn change_meta(txn: &WriteTransaction, change: impl FnOnce(&mut MetaRow)) -> Res
 fn publish(unborn: &Path, path: &Path) -> io::Result<bool> {
     // A link never replaces anything, unlike a rename: two processes may be here at once.
     match fs::hard_link(unborn, path) {
-        Ok(()) => fs::remove_file(unborn)?,
+        // The other name. If it stays, whoever made it tries again, and tells.
+        Ok(()) => drop(fs::remove_file(unborn)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
         // Not every file system has links.
         Err(_) if fs::symlink_metadata(path).is_ok() => return Ok(false),
         Err(_) => fs::rename(unborn, path)?,
     }
-    sync_directory(path)?;
     Ok(true)
 }
 

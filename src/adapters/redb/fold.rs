@@ -4,7 +4,7 @@
 //! whatever is left is folded before the owner is loaded.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use redb::{ReadableTable, WriteTransaction};
 
@@ -31,7 +31,7 @@ pub(super) struct Plan<'a> {
     /// Of this one only.
     pub(super) only: Option<&'a JournalKeys>,
     /// Those that could not be folded, and are left alone.
-    pub(super) stuck: &'a HashSet<JournalKeys>,
+    pub(super) stuck: &'a HashMap<JournalKeys, Error>,
     /// Set to whoever is being folded.
     pub(super) at: &'a RefCell<Option<JournalKeys>>,
 }
@@ -55,7 +55,7 @@ pub(super) fn step(txn: &WriteTransaction, plan: &Plan<'_>) -> Result<Step, Faul
             return Ok(step);
         }
         from = journal::after(&of.head());
-        if plan.only.is_none() && plan.stuck.contains(&of) {
+        if plan.only.is_none() && plan.stuck.contains_key(&of) {
             continue;
         }
         if cost >= plan.bytes {

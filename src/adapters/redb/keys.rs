@@ -1,6 +1,6 @@
 //! Names and keys as bytes: injective, and ordered as what they stand for.
 
-use crate::base::name::{BucketKey, ChannelKey};
+use crate::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, StoreName, Subject};
 use crate::base::value::{Key, KeyRef};
 
 const INT: u8 = 1;
@@ -172,6 +172,15 @@ impl JournalKeys {
 
     pub(super) fn owner(&self) -> Option<Owner<'_>> {
         owner(&self.0)
+    }
+
+    /// The owner by its names; none if one of them cannot be a name.
+    pub(super) fn subject(&self) -> Option<(StoreName, Subject)> {
+        let (store, subject) = match self.owner()? {
+            Owner::Bucket { store, name } => (store, Subject::Bucket(BucketName::stored(name)?)),
+            Owner::Channel { store, name } => (store, Subject::Channel(ChannelId::new(name).ok()?)),
+        };
+        Some((StoreName::new(store).ok()?, subject))
     }
 
     pub(super) fn section(&self, number: u64) -> Vec<u8> {

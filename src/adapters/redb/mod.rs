@@ -58,4 +58,3 @@ mod tests;
 
 pub use adapter::RedbAdapter;
 pub use options::RedbOptions;
-pub use quarantine::{Quarantined, RawRow};

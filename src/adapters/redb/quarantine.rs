@@ -13,35 +13,16 @@ use crate::base::clock::{Clock, SystemClock};
 use crate::base::error::Error;
 use crate::base::name::{BucketKey, ChannelKey, StoreName, Subject};
 use crate::base::utc::Utc;
+use crate::persistence::{Quarantined, RawRow};
 
-/// Something that was moved into quarantine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Quarantined {
-    /// What [`quarantine`](crate::persistence::StorageAdapter::quarantine) answered.
-    pub name: String,
-    /// The store that it was of.
-    pub store: StoreName,
-    /// What it was: `bucket` or `channel`, a blank, and its name.
-    pub subject: String,
-    /// When it was moved, in milliseconds since the Unix epoch.
-    pub moved_at: i64,
-    /// Its rows, by table and key, byte for byte as they were found.
-    pub rows: Vec<RawRow>,
-}
-
-/// A row as it lies in the file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct RawRow {
-    /// The table that it was in.
-    pub table: String,
-    /// Its key in that table.
+/// A row of a table that others share, as it is stored.
+#[derive(Serialize, Deserialize)]
+struct StoredRow {
+    table: String,
     #[serde(with = "crate::base::codec::content_bytes")]
-    pub key: bytes::Bytes,
-    /// Its value: an envelope, if it is intact.
+    key: bytes::Bytes,
     #[serde(with = "crate::base::codec::content_bytes")]
-    pub value: bytes::Bytes,
+    value: bytes::Bytes,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,7 +33,7 @@ struct Row {
     /// The names that the moved tables had.
     tables: Vec<String>,
     /// What was in tables that others share.
-    rows: Vec<RawRow>,
+    rows: Vec<StoredRow>,
 }
 
 fn moved_table(name: &str, table: &str) -> String {
@@ -82,7 +63,7 @@ pub(super) fn move_away(txn: &WriteTransaction, store: &StoreName, subject: &Sub
     let mut raw = Vec::new();
     for table in shared {
         if let Some(value) = apply::take_raw(txn, table, &pair)? {
-            raw.push(RawRow { table: table.to_owned(), key: pair.clone().into(), value: value.into() });
+            raw.push(StoredRow { table: table.to_owned(), key: pair.clone().into(), value: value.into() });
         }
     }
     let mut moved = Vec::new();
@@ -149,16 +130,16 @@ pub(super) fn list(txn: &ReadTransaction) -> Result<Vec<Quarantined>, Fault> {
         let row: Row = shelf.decode(key.value(), value.value())?;
         let name = String::from_utf8(key.value().to_vec())
             .map_err(|error| Error::corrupt(shelf.place(key.value()), error.to_string()))?;
-        let mut rows = row.rows;
+        let stored = row.rows.into_iter().map(|row| RawRow::new(row.table, row.key, row.value));
+        let mut rows: Vec<RawRow> = stored.collect();
         for original in row.tables {
             let Some(moved) = load::open(txn, &moved_table(&name, &original))? else { continue };
             for entry in moved.range::<&[u8]>(..)? {
                 let (key, value) = entry?;
-                let (key, value) = (bytes::Bytes::copy_from_slice(key.value()), value.value().to_vec().into());
-                rows.push(RawRow { table: original.clone(), key, value });
+                rows.push(RawRow::new(original.as_str(), key.value().to_vec(), value.value().to_vec()));
             }
         }
-        list.push(Quarantined { name, store: row.store, subject: row.subject, moved_at: row.moved_at, rows });
+        list.push(Quarantined::new(name, row.store, row.subject, row.moved_at, rows));
     }
     Ok(list)
 }

@@ -200,19 +200,7 @@ impl<'a> Shelf<'a> {
     /// The body of a row, once its envelope is found intact.
     pub(super) fn open<'r>(&mut self, key: &[u8], row: &'r [u8]) -> Result<&'r [u8]> {
         let format = self.kind.format;
-        codec::open_filed(format, self.contexts.ending(key), row).map_err(|error| self.refusal(key, error))
-    }
-
-    fn refusal(&self, key: &[u8], error: CodecError) -> Error {
-        match error {
-            CodecError::Version { found, known } => Error::UnknownFormat {
-                format: self.kind.format.name.to_owned(),
-                at: self.place(key),
-                found: found.into(),
-                known: known.into(),
-            },
-            damage => Error::corrupt(self.place(key), damage.to_string()),
-        }
+        codec::open_filed(format, self.contexts.ending(key), row).map_err(|error| error.at(format, self.place(key)))
     }
 
     pub(super) fn decode<T: DeserializeOwned>(&mut self, key: &[u8], row: &[u8]) -> Result<T> {
@@ -228,7 +216,7 @@ impl<'a> Shelf<'a> {
     ) -> Result<T> {
         let format = self.kind.format;
         let body = codec::open_filed(format, self.contexts.ending(key), row);
-        body.and_then(read).map_err(|error| self.refusal(key, error))
+        body.and_then(read).map_err(|error| error.at(format, self.place(key)))
     }
 
     /// The row of `key`, if there is one.

@@ -4,7 +4,7 @@
 mod folding;
 
 use std::cell::Cell;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -20,8 +20,8 @@ use crate::adapters::redb::options::RedbOptions;
 use crate::adapters::redb::writer::folding::{Folding, Load};
 use crate::adapters::redb::{apply, quarantine};
 use crate::base::error::{Cause, Error, Result};
-use crate::base::name::{BucketKey, BucketName, ChannelKey, StoreName, Subject};
-use crate::persistence::{Epoch, Save};
+use crate::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, StoreName, Subject};
+use crate::persistence::{Epoch, Save, Watcher};
 use crate::records::BucketChange;
 
 /// Where an answer goes. Whoever has gone away meanwhile does not need it.
@@ -40,15 +40,45 @@ pub(super) struct Submission {
 }
 
 impl Submission {
+    fn owner(&self, save: &Save) -> JournalKeys {
+        let bucket = |name: &BucketName| JournalKeys::of_bucket(&BucketKey::new(self.store.clone(), name.clone()));
+        let channel = |id: &ChannelId| JournalKeys::of_channel(&ChannelKey::new(self.store.clone(), id.clone()));
+        match save {
+            Save::Bucket(name, _) | Save::DropBucket(name) => bucket(name),
+            Save::ChannelMeta(id, _) | Save::History(id, _) | Save::Hint(id, ..) | Save::DropChannel(id) => channel(id),
+        }
+    }
+
     /// Those of which it leaves nothing older in the journal.
     fn forgotten(&self) -> impl Iterator<Item = JournalKeys> {
-        let bucket = |name: &BucketName| JournalKeys::of_bucket(&BucketKey::new(self.store.clone(), name.clone()));
-        self.saves.iter().filter_map(move |save| match save {
-            Save::Bucket(name, change) if matches!(**change, BucketChange::Full(_)) => Some(bucket(name)),
-            Save::DropBucket(name) => Some(bucket(name)),
-            Save::DropChannel(id) => Some(JournalKeys::of_channel(&ChannelKey::new(self.store.clone(), id.clone()))),
-            _ => None,
-        })
+        self.saves.iter().filter(|save| leaves_nothing_older(save)).map(|save| self.owner(save))
+    }
+
+    /// Why it would put something behind damage, where it cannot be loaded.
+    fn refusal(&self, stuck: &HashMap<JournalKeys, Error>) -> Option<Error> {
+        if stuck.is_empty() {
+            return None;
+        }
+        let mut mended = HashSet::new();
+        for save in &self.saves {
+            let owner = self.owner(save);
+            if leaves_nothing_older(save) {
+                mended.insert(owner);
+            } else if let Some(error) = stuck.get(&owner)
+                && !mended.contains(&owner)
+            {
+                return Some(error.clone());
+            }
+        }
+        None
+    }
+}
+
+fn leaves_nothing_older(save: &Save) -> bool {
+    match save {
+        Save::Bucket(_, change) => matches!(**change, BucketChange::Full(_)),
+        Save::DropBucket(_) | Save::DropChannel(_) => true,
+        Save::ChannelMeta(..) | Save::History(..) | Save::Hint(..) => false,
     }
 }
 
@@ -64,6 +94,7 @@ pub(super) enum Request {
     Claim(StoreName, Reply<Epoch>),
     Close(StoreName, Reply<()>),
     Quarantine(StoreName, Subject, Reply<String>),
+    Watch(StoreName, Watcher),
     Compact(Reply<u64>),
     /// Folds one step, and answers whether there may be more.
     #[cfg(test)]
@@ -85,6 +116,7 @@ pub(super) async fn start(path: PathBuf, options: RedbOptions) -> Result<Sender<
                 opening: Opening::default(),
                 claims: HashSet::new(),
                 loads: VecDeque::new(),
+                watchers: HashMap::new(),
                 unrecorded: false,
             };
             writer.opened(file);
@@ -118,6 +150,8 @@ struct Writer {
     /// Those who wait for something to be folded.
     loads: VecDeque<Load>,
     folding: Folding,
+    /// Who is told of damage to a store's data.
+    watchers: HashMap<StoreName, Watcher>,
     /// There may be commits since the free pages were last recorded.
     unrecorded: bool,
 }
@@ -169,19 +203,21 @@ impl Writer {
                         self.fold_before_closing();
                         self.close();
                     }
+                    self.watchers.remove(&store);
                     answer(reply, Ok(()));
                 }
                 Request::Quarantine(store, subject, reply) => {
                     let moved = self
                         .transact("moving data into quarantine", |txn| quarantine::move_away(txn, &store, &subject));
                     if moved.is_ok() {
-                        self.folding.stuck.remove(&match subject {
+                        self.mended(&match subject {
                             Subject::Bucket(name) => JournalKeys::of_bucket(&BucketKey::new(store, name)),
                             Subject::Channel(id) => JournalKeys::of_channel(&ChannelKey::new(store, id)),
                         });
                     }
                     answer(reply, moved);
                 }
+                Request::Watch(store, watcher) => self.watch(store, watcher),
                 Request::Compact(reply) => answer(reply, self.compact()),
                 #[cfg(test)]
                 Request::Fold(reply) => {
@@ -299,6 +335,7 @@ impl Writer {
         const OPERATION: &str = "commit";
         let (mut waiting, mut replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         while !waiting.is_empty() {
+            let refusals: Vec<_> = waiting.iter().map(|submission| submission.refusal(&self.folding.stuck)).collect();
             let file = match self.file(OPERATION) {
                 Ok(file) => file,
                 Err(error) => {
@@ -309,14 +346,13 @@ impl Writer {
                 }
             };
             let at = Cell::new(None);
-            let (index, fault) = match guarded(|| attempt(file, &waiting, &at)) {
+            let (index, fault) = match guarded(|| attempt(file, &waiting, &refusals, &at)) {
                 Ok(Ok(Attempt::Ended(answers, journalled))) => {
                     file.journalled |= journalled > 0;
                     self.unrecorded = true;
                     if !self.folding.stuck.is_empty() {
-                        waiting.iter().flat_map(Submission::forgotten).for_each(|of| {
-                            self.folding.stuck.remove(&of);
-                        });
+                        let written = waiting.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+                        written.flat_map(|(submission, _)| submission.forgotten()).for_each(|of| self.mended(&of));
                     }
                     for (reply, outcome) in replies.into_iter().zip(answers) {
                         answer(reply, outcome);
@@ -489,14 +525,20 @@ fn answer<T>(reply: Reply<T>, outcome: Result<T>) {
     }
 }
 
-/// One transaction with all submissions in it, but for fenced ones. `at` tells which one is being written.
-fn attempt(file: &OpenFile, submissions: &[Submission], at: &Cell<Option<usize>>) -> Result<Attempt, Fault> {
+/// One transaction with all submissions in it, but for fenced ones, unless there is a reason to refuse one. `at` tells
+/// which one is being written.
+fn attempt(
+    file: &OpenFile,
+    submissions: &[Submission],
+    refusals: &[Option<Error>],
+    at: &Cell<Option<usize>>,
+) -> Result<Attempt, Fault> {
     let txn = file.db.begin_write()?;
     let mut answers = Vec::with_capacity(submissions.len());
     let (mut written, mut journalled) = (false, 0);
-    for (index, submission) in submissions.iter().enumerate() {
+    for (index, (submission, refusal)) in submissions.iter().zip(refusals).enumerate() {
         at.set(Some(index));
-        match write(&txn, submission) {
+        match write(&txn, submission, refusal.as_ref()) {
             Ok(Ok(bytes)) => {
                 written |= !submission.saves.is_empty();
                 journalled += bytes;
@@ -523,13 +565,16 @@ fn attempt(file: &OpenFile, submissions: &[Submission], at: &Cell<Option<usize>>
 }
 
 /// How many bytes of it the journal got. The inner error is a fenced submission's, of which nothing was written.
-fn write(txn: &WriteTransaction, submission: &Submission) -> Result<Result<u64>, Fault> {
+fn write(txn: &WriteTransaction, submission: &Submission, refusal: Option<&Error>) -> Result<Result<u64>, Fault> {
     if let Some(epoch) = submission.epoch {
         let newest = apply::newest_epoch(txn, &submission.store)?;
         if newest != Some(epoch) {
             let current = newest.unwrap_or_default().0;
             return Ok(Err(Error::Fenced { epoch: epoch.0, current }));
         }
+    }
+    if let Some(error) = refusal {
+        return Err(error.clone().into());
     }
     let mut journalled = 0;
     for save in &submission.saves {

@@ -21,6 +21,7 @@ use crate::persistence::dirty::{DirtySet, Policy};
 use crate::persistence::event::Repair;
 use crate::persistence::meter;
 use crate::persistence::options::{LoadFailure, PersistenceOptions};
+use crate::persistence::persister::damage::Damage;
 use crate::persistence::port::{Capabilities, Epoch, StorageAdapter};
 
 pub(super) type Token = oneshot::Sender<Result<()>>;
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     pub(super) loads: Semaphore,
     /// What was repaired while a subject was loaded, until that is told.
     pub(super) repairs: Mutex<HashMap<Subject, Vec<Repair>>>,
+    /// What the adapter has found damaged of its own accord; without a subject, the back-end as a whole.
+    pub(super) damaged: Mutex<HashMap<Option<Subject>, Damage>>,
     pub(super) counts: Counts,
 }
 
@@ -151,10 +154,13 @@ impl Persister {
             ended: AtomicBool::new(false),
             loads: Semaphore::new(options.load_concurrency),
             repairs: Mutex::default(),
+            damaged: Mutex::default(),
             counts: Counts::default(),
             options,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let persister = Self { shared: Arc::new(shared) };
+        persister.watch();
+        Ok(persister)
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {

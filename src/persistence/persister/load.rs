@@ -96,8 +96,9 @@ impl Persister {
     /// Moves what could not be read out of the way; answers where it is.
     ///
     /// # Errors
-    /// What the adapter said: then nothing may be written over the data.
+    /// What the adapter said: then nothing may be written over the data. `Fenced` where it is a later claim's by now.
     pub(crate) async fn quarantine(&self, subject: &Subject) -> Result<String> {
+        self.claim_holds().await?;
         let (shared, subject) = (Arc::clone(&self.shared), subject.clone());
         isolated("quarantine", async move { shared.adapter.quarantine(&shared.store, &subject).await }).await
     }

@@ -40,13 +40,21 @@ impl Persister {
         if dirty.fenced().is_some() {
             return Health::Fenced;
         }
-        let Some(trouble) = dirty.trouble() else { return Health::Healthy };
+        let damage = self.newest_damage();
+        let (reason, since, last_error) = match (dirty.trouble(), damage) {
+            (Some(trouble), _) if dirty.under_pressure() => {
+                (Reason::MemoryPressure, trouble.since, trouble.error.clone())
+            }
+            (Some(trouble), _) => (Reason::SaveFailing, trouble.since, trouble.error.clone()),
+            (None, Some(damage)) => (Reason::Damaged, damage.since, damage.error),
+            (None, None) => return Health::Healthy,
+        };
         let (now, wall) = (self.shared.now(), SystemTime::now());
-        let ago = now.saturating_sub(trouble.since);
+        let ago = now.saturating_sub(since);
         Health::Degraded(Degraded {
-            reason: if dirty.under_pressure() { Reason::MemoryPressure } else { Reason::SaveFailing },
+            reason,
             since: wall.checked_sub(ago).unwrap_or(wall),
-            last_error: trouble.error.clone(),
+            last_error,
             unsaved_bytes: dirty.unsaved_bytes(),
             unsaved_subjects: dirty.unsaved(),
             next_retry: dirty.next_retry().and_then(|at| wall.checked_add(at.saturating_sub(now))),

@@ -2,9 +2,10 @@
 //! [`Persister`] can tell it of changes and wait for saves.
 //!
 //! `handle` is what a persister is made of and what it is told; `wait` who waits for saves, `turn` what is done next and with
-//! what, `outcome` what follows from it, `tell` who hears of it, `load` the way back from the adapter, `look` health and
-//! statistics, `stop` its end.
+//! what, `outcome` what follows from it, `tell` who hears of it, `load` the way back from the adapter, `damage` what that
+//! finds out by itself, `look` health and statistics, `stop` its end.
 
+mod damage;
 mod handle;
 mod load;
 mod look;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::base::error::{Error, Failure};
+use crate::base::error::{Error, Failure, Result};
 use crate::base::jitter::jitter;
 use crate::base::name::Subject;
 use crate::persistence::persister::handle::{Persister, Shared, answer, isolated, lock, timed_out};
@@ -100,16 +100,22 @@ impl Persister {
         }
     }
 
-    /// Whether a later claim owns the store by now. A commit of nothing tells; one in flight would have told already.
+    /// Whether a later claim owns the store by now; one in flight would have told already.
     async fn is_superseded(&self, limit: Instant) -> bool {
+        matches!(tokio::time::timeout_at(limit, self.claim_holds()).await, Ok(Err(Error::Fenced { .. })))
+    }
+
+    /// Commits nothing, which tells whether a later claim owns the store by now, where the adapter tells that.
+    ///
+    /// # Errors
+    /// `Fenced`; what the adapter said.
+    pub(super) async fn claim_holds(&self) -> Result<()> {
         if !self.shared.capabilities.fencing {
-            return false;
+            return Ok(());
         }
         let Shared { store, adapter, epoch, capabilities, .. } = &*self.shared;
         let nothing = Commit::new(store.clone(), *epoch, capabilities.durability, Vec::new());
         let adapter = Arc::clone(adapter);
-        let commit = isolated("commit", async move { adapter.commit(&nothing).await });
-        let outcome = tokio::time::timeout_at(limit, commit).await;
-        matches!(outcome, Ok(Err(Error::Fenced { .. })))
+        isolated("commit", async move { adapter.commit(&nothing).await }).await
     }
 }

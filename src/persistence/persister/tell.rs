@@ -41,7 +41,7 @@ impl Persister {
             error = error as &dyn std::error::Error,
             "persistence failed"
         );
-        if let (Some(subject), "save" | "load") = (subject, *operation) {
+        if let (Some(subject), "save" | "load" | "upkeep") = (subject, *operation) {
             self.tell(subject, PersistenceOutcome::Failed { error: error.clone(), attempt: *attempt });
         }
         if let Some(on_error) = &self.shared.on_error

@@ -1,5 +1,5 @@
-//! What several threads do to a persister at once. Were it wrong, a change could be forgotten as saved with a commit that
-//! it was not in.
+//! What several threads do to a persister at once, and what it tells of damage. Were it wrong, a change could be forgotten
+//! as saved with a commit that it was not in, and damage would be told at the next start, when it is too late.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,14 +8,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::base::durability::Durability;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Failure, Place, Result};
 use crate::base::name::{BucketKey, BucketName, StoreName, Subject};
 use crate::bus::{Bus, Delivery, Pattern};
 use crate::persistence::cell::{Captured, Cell};
 use crate::persistence::event::{PersistenceEvent, PersistenceOutcome};
+use crate::persistence::health::{Health, Reason};
 use crate::persistence::options::PersistenceOptions;
 use crate::persistence::persister::Persister;
-use crate::persistence::port::{Capabilities, Save, StorageAdapter};
+use crate::persistence::port::{Capabilities, Finding, Save, StorageAdapter, Watcher};
 use crate::records::{BucketChange, BucketDelta, BucketSnapshot};
 
 /// Every second commit fails.
@@ -126,4 +127,85 @@ async fn no_capture_falls_between_an_outcome_and_its_cells_and_outcomes_are_told
         assert!(revision > told, "{revision} after {told}");
         told = revision;
     }
+}
+
+/// Finds what it is told to find.
+#[derive(Default)]
+struct Finder(Mutex<Option<Watcher>>);
+
+impl Finder {
+    fn find(&self, subject: Option<&Subject>, finding: Finding) {
+        let watcher = self.0.lock().unwrap().clone().expect("somebody watches");
+        // As an adapter's own thread does.
+        std::thread::scope(|scope| scope.spawn(|| watcher(subject, finding)).join().unwrap());
+    }
+}
+
+#[async_trait]
+impl StorageAdapter for Finder {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
+    async fn save_bucket(&self, _bucket: &BucketKey, _change: &BucketChange) -> Result<()> {
+        Ok(())
+    }
+
+    async fn load_bucket(&self, _bucket: &BucketKey) -> Result<Option<BucketSnapshot>> {
+        Ok(None)
+    }
+
+    async fn drop_bucket(&self, _bucket: &BucketKey) -> Result<()> {
+        Ok(())
+    }
+
+    fn watch(&self, _store: &StoreName, watcher: Watcher) {
+        *self.0.lock().unwrap() = Some(watcher);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn damage_that_the_adapter_finds_is_told_at_once_and_health_is_degraded_until_it_is_mended() {
+    let bus = Bus::new(|failure| panic!("{failure}"));
+    let mut events = bus.subscribe(Pattern::parse("persistence.*.failed").unwrap());
+    let adapter = Arc::new(Finder::default());
+    let (reported, mut failures) = tokio::sync::mpsc::unbounded_channel();
+    let on_error = move |failure: &Failure| reported.send(failure.clone()).unwrap();
+    let (store, options) = (StoreName::new("s").unwrap(), PersistenceOptions::default());
+    let shared = Arc::clone(&adapter) as Arc<dyn StorageAdapter>;
+    let persister = Persister::claim(store, shared, options, bus, Some(Arc::new(on_error))).await.unwrap();
+    let subject = Subject::Bucket(BucketName::new("b").unwrap());
+    let damage = |at: &str| Error::corrupt(Place::new("journal").at(at), "it does not add up");
+    assert!(persister.health().is_healthy());
+
+    adapter.find(Some(&subject), Finding::Damaged(damage("section 7")));
+    let Health::Degraded(degraded) = persister.health() else { panic!("{:?}", persister.health()) };
+    assert_eq!(degraded.reason, Reason::Damaged);
+    let place = |error: &Error| match error {
+        Error::Corrupt { at, .. } => at.position.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(place(&degraded.last_error).as_deref(), Some("section 7"));
+    let failure = failures.recv().await.unwrap();
+    assert_eq!((failure.subject.as_ref(), failure.operation), (Some(&subject), "upkeep"));
+    assert_eq!(place(&failure.error).as_deref(), Some("section 7"));
+    let Some(Delivery::Event(event)) = events.recv().await else { panic!("no event") };
+    assert_eq!(event.payload::<PersistenceEvent>().unwrap().subject, subject);
+
+    tokio::time::advance(Duration::from_secs(1)).await;
+    adapter.find(None, Finding::Damaged(damage("everywhere")));
+    assert_eq!(failures.recv().await.unwrap().subject, None);
+    let newest = |persister: &Persister| match persister.health() {
+        Health::Degraded(degraded) => place(&degraded.last_error),
+        _ => None,
+    };
+    assert_eq!(newest(&persister).as_deref(), Some("everywhere"));
+    adapter.find(None, Finding::Mended);
+    assert_eq!(newest(&persister).as_deref(), Some("section 7"));
+    adapter.find(Some(&subject), Finding::Mended);
+    assert!(persister.health().is_healthy());
+
+    // Who watches does not keep the adapter's watcher alive, nor the other way round.
+    drop(persister);
+    adapter.find(Some(&subject), Finding::Damaged(damage("too late")));
 }

@@ -115,6 +115,36 @@ async fn a_backup_that_fails_leaves_nothing_and_the_adapter_goes_on() {
 }
 
 #[tokio::test]
+async fn a_backup_whose_last_sync_fails_is_taken_back_or_said_to_be_in_doubt() {
+    for back in [true, false] {
+        let disk = PowerCutDisk::default();
+        let claimed = filled(&disk).await;
+        let (before, expected) = (disk.files(), everything(&claimed).await);
+        claimed.commit(vec![]).await.unwrap();
+        disk.take_log();
+        claimed.adapter.backup(Path::new("/counted")).await.unwrap();
+        let calls = disk.take_log();
+        assert!(calls.last().unwrap().starts_with("sync_dir"), "{calls:?}");
+        disk.fail_one_after(calls.len() - 1);
+        if !back {
+            disk.fail_one_after(calls.len());
+        }
+        let refused = claimed.adapter.backup(Path::new("/copy")).await;
+        disk.heal();
+        let copied = disk.files().into_iter().any(|path| path.starts_with("/copy"));
+        if back {
+            assert!(matches!(refused, Err(Error::Transient { .. })), "{refused:?}");
+            let others = disk.files().into_iter().filter(|path| !path.starts_with("/counted"));
+            assert_eq!(others.collect::<Vec<_>>(), before);
+            claimed.adapter.backup(Path::new("/copy")).await.unwrap();
+        } else {
+            assert!(matches!(refused, Err(Error::Unknown { .. })) && copied, "{refused:?}");
+        }
+        assert_eq!(everything(&at(&disk, "/copy").await).await, expected, "what is there is whole");
+    }
+}
+
+#[tokio::test]
 async fn a_compaction_empties_all_journals_and_answers_what_that_saves() {
     let disk = PowerCutDisk::default();
     let claimed = filled(&disk).await;

@@ -135,6 +135,44 @@ async fn whatever_moment_the_process_dies_what_was_acknowledged_is_there_and_all
 }
 
 #[tokio::test]
+async fn what_a_killed_process_wrote_without_a_sync_is_durable_once_it_was_loaded() {
+    for torn in [false, true] {
+        let disk = PowerCutDisk::default();
+        let killed = Claimed::on(&disk).await.unwrap();
+        let saves = |revision: u64| {
+            let history = history(vec![message(&[u8::try_from(revision).unwrap()], 1)], &[]);
+            vec![Save::Bucket(bucket("a"), put(revision, 1, "x")), Save::History(channel("room"), history)]
+        };
+        killed.commit(saves(1)).await.unwrap();
+        for revision in 2..=3 {
+            killed.commit_at(Durability::Wal, saves(revision)).await.unwrap();
+        }
+        if torn {
+            disk.fail_after(0);
+            killed.commit_at(Durability::Wal, saves(4)).await.unwrap_err();
+            disk.heal();
+        }
+        drop(killed);
+
+        let next = Claimed::on(&disk).await.unwrap();
+        disk.fail_call("sync_data");
+        let refused = next.load("a").await;
+        assert!(matches!(refused, Err(Error::Transient { .. })), "{refused:?}");
+        disk.heal();
+        assert_eq!(next.load("a").await.unwrap().unwrap().revision, 3);
+        let messages = next.adapter.load_channel(&channel_key("room")).await.unwrap().message_history.len();
+        assert_eq!(messages, 3);
+        for image in disk.images(4).chain((0..20).map(|seed| disk.image(seed))) {
+            let after = Claimed::on(&image).await.unwrap();
+            assert_eq!(after.load("a").await.unwrap().unwrap().revision, 3);
+            assert_eq!(after.adapter.load_channel(&channel_key("room")).await.unwrap().message_history.len(), messages);
+        }
+        next.commit_at(Durability::Wal, saves(5)).await.unwrap();
+        assert_eq!(next.load("a").await.unwrap().unwrap().revision, 5);
+    }
+}
+
+#[tokio::test]
 async fn a_failed_sync_is_an_unknown_outcome_and_the_retry_leaves_one_copy() {
     for call in ["sync_data", "write_at"] {
         let disk = PowerCutDisk::default();

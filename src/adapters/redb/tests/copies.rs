@@ -77,6 +77,19 @@ fn a_copy_that_is_cut_off_by_a_panic_leaves_nothing_behind() {
     assert_eq!(place.files(), Vec::<String>::new());
 }
 
+#[test]
+fn a_copy_whose_directory_cannot_be_synced_is_taken_back() {
+    let place = Place::new();
+    let target = place.directory.path().join("copy.redb");
+    let failing = |_: &Path| Err(std::io::Error::other("no sync"));
+    let refused = file::copy_synced_by(&target, failing, |_| Ok(()));
+    let refused = refused.map_err(|fault| fault.into_error("copying", &target));
+    assert!(matches!(refused, Err(Error::Transient { .. })), "{refused:?}");
+    assert_eq!(place.files(), Vec::<String>::new());
+    file::create_copy(&target, |_| Ok(())).map_err(|fault| fault.into_error("copying", &target)).unwrap();
+    assert_eq!(place.files(), ["copy.redb"]);
+}
+
 #[tokio::test]
 async fn a_copy_on_a_disk_that_failed_a_read_is_begun_again_and_disturbs_no_commit() {
     let place = Place::new();

@@ -14,6 +14,7 @@ use crate::adapters::redb::rows::{self, Definition};
 use crate::adapters::redb::writer::Request as Asked;
 use crate::base::error::Error;
 use crate::base::name::{MessageId, Subject};
+use crate::persistence::Finding;
 use crate::records::{Request, Write};
 use crate::sds::{ChannelData, ChannelMeta, HistoryUpdate, SdsMessage};
 
@@ -299,6 +300,76 @@ async fn whatever_is_damaged_in_the_journal_is_told_with_its_place_and_concerns_
         close(adapter).await;
         assert_eq!(journal_of(&place), [], "{what}");
     }
+}
+
+/// What a watcher was told of `shop`.
+type Told = Arc<std::sync::Mutex<Vec<(Option<Subject>, Option<Error>)>>>;
+
+fn watched(adapter: &RedbAdapter) -> Told {
+    let told = Told::default();
+    let notes = Arc::clone(&told);
+    let watcher = move |subject: Option<&Subject>, finding: Finding| {
+        let error = match finding {
+            Finding::Damaged(error) => Some(error),
+            Finding::Mended => None,
+        };
+        notes.lock().unwrap().push((subject.cloned(), error));
+    };
+    adapter.watch(&store("shop"), Arc::new(watcher));
+    told
+}
+
+#[tokio::test]
+async fn damage_that_folding_finds_is_told_at_once_and_nothing_more_is_put_behind_it() {
+    let place = killed_with_changes().await;
+    let keys = JournalKeys::of_bucket(&bucket("users"));
+    meddle(&place, |table| drop(table.remove(&*keys.section(1)).unwrap().unwrap()));
+    let adapter = open(&place.path(), unfolding()).await;
+    let (shop, users) = (store("shop"), bucket("users"));
+    let epoch = adapter.claim(&shop).await.unwrap();
+    let told = watched(&adapter);
+    let delta = |revision| save(&users, upserting(revision, vec![with_text(4, 4, "behind the damage")]));
+    while fold(&adapter).await.is_ok() {}
+    let is_damage = |told: &(Option<Subject>, Option<Error>)| {
+        let position = "section 1 of bucket \"shop\", \"users\"";
+        told.0 == Some(Subject::Bucket(users.bucket.clone()))
+            && matches!(&told.1, Some(Error::Corrupt { at, .. }) if at.position.as_deref() == Some(position))
+    };
+    {
+        let told = told.lock().unwrap();
+        assert!(told.len() == 1 && is_damage(&told[0]), "{told:?}");
+    }
+    // Nobody who comes later is left out.
+    let later = watched(&adapter);
+
+    let mut before = journal_of(&place);
+    before.retain(|(key, _)| JournalKeys::parse(key).unwrap().0 == keys);
+    for _ in 0..2 {
+        let refused = commit(&adapter, &shop, epoch, vec![delta(4)]).await;
+        assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+    }
+    let mut after = journal_of(&place);
+    after.retain(|(key, _)| JournalKeys::parse(key).unwrap().0 == keys);
+    assert_eq!(after, before);
+    let fenced = commit(&adapter, &shop, Epoch(epoch.0 - 1), vec![delta(4)]).await;
+    assert!(matches!(fenced, Err(Error::Fenced { .. })), "who is fenced is told so: {fenced:?}");
+    // A snapshot that is refused mends nothing.
+    let snapshot = || save(&users, full(vec![with_text(1, 0, "anew")]));
+    let fenced = commit(&adapter, &shop, Epoch(epoch.0 - 1), vec![snapshot()]).await;
+    assert!(matches!(fenced, Err(Error::Fenced { .. })), "{fenced:?}");
+    assert!(matches!(commit(&adapter, &shop, epoch, vec![delta(4)]).await, Err(Error::Corrupt { .. })));
+    let other = save(&bucket("other"), upserting(2, vec![with_text(2, 1, "fine")]));
+    commit(&adapter, &shop, epoch, vec![other]).await.unwrap();
+
+    commit(&adapter, &shop, epoch, vec![snapshot(), delta(5)]).await.unwrap();
+    {
+        let later = later.lock().unwrap();
+        assert!(later.len() == 2 && is_damage(&later[0]) && later[1].1.is_none(), "{later:?}");
+    }
+    commit(&adapter, &shop, epoch, vec![delta(6)]).await.unwrap();
+    assert_eq!(contents(&adapter, &users).await.unwrap().unwrap().len(), 2);
+    close(adapter).await;
+    assert_eq!(journal_of(&place), []);
 }
 
 #[tokio::test]

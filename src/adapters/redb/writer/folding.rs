@@ -2,7 +2,7 @@
 //! it has grown large.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use redb::ReadTransaction;
@@ -13,6 +13,8 @@ use crate::adapters::redb::keys::JournalKeys;
 use crate::adapters::redb::writer::{Opening, Reply, State, Writer, answer};
 use crate::adapters::redb::{journal, load, rows};
 use crate::base::error::{Error, Result};
+use crate::base::name::StoreName;
+use crate::persistence::{Finding, Watcher};
 
 /// Somebody who reads once everything of `whole` has been folded.
 pub(super) struct Load {
@@ -26,15 +28,18 @@ pub(super) struct Folding {
     pub(super) unfolded: u64,
     /// The file failed in a step: there is no next one of its own accord before a commit has succeeded.
     pub(super) paused: bool,
-    /// Whose sections or rows are damaged: they are left alone until somebody wants them.
-    pub(super) stuck: HashSet<JournalKeys>,
+    /// Whose sections or rows are damaged, and how. They are left alone until somebody wants them, and get no more: what
+    /// is behind the damage cannot be loaded.
+    pub(super) stuck: HashMap<JournalKeys, Error>,
+    /// There is damage that is nobody's in particular.
+    pub(super) damaged: Option<Error>,
     /// How many bytes a step took lately in the time that it may take.
     pub(super) pace: u64,
 }
 
 impl Folding {
     pub(super) fn new(pace: u64) -> Self {
-        Self { unfolded: 0, paused: false, stuck: HashSet::new(), pace }
+        Self { unfolded: 0, paused: false, stuck: HashMap::new(), damaged: None, pace }
     }
 
     pub(super) fn is_due(&self) -> bool {
@@ -56,33 +61,92 @@ impl Writer {
     /// could not use again what it frees before that.
     pub(super) fn fold(&mut self, only: Option<&JournalKeys>, bytes: u64) -> Result<Step> {
         const OPERATION: &str = "folding the journal";
-        let at = RefCell::new(None);
-        let stuck = std::mem::take(&mut self.folding.stuck);
-        let plan = Plan { bytes, only, stuck: &stuck, at: &at };
-        let outcome = self.transact(OPERATION, |txn| fold::step(txn, &plan));
-        self.folding.stuck = stuck;
+        let mut again = true;
+        let (outcome, at) = loop {
+            let at = RefCell::new(None);
+            let opening = self.opening;
+            let stuck = std::mem::take(&mut self.folding.stuck);
+            let plan = Plan { bytes, only, stuck: &stuck, at: &at };
+            let outcome = self.transact(OPERATION, |txn| fold::step(txn, &plan));
+            self.folding.stuck = stuck;
+            // What redb calls damage may be its own state of mind, which has ended with that opening of the file.
+            let reopened = self.opening != opening && matches!(outcome, Err(Error::Corrupt { .. }));
+            if !(reopened && std::mem::take(&mut again)) {
+                break (outcome, at.take());
+            }
+        };
         match &outcome {
             Ok(step) => {
                 if let Some(only) = only.filter(|_| !step.more) {
-                    self.folding.stuck.remove(only);
+                    self.mended(only);
                 }
                 self.folding.unfolded = match (only, step.more) {
                     (None, false) => 0,
                     _ => self.folding.unfolded.saturating_sub(step.folded).max(1),
                 };
+                if only.is_none() && self.folding.damaged.take().is_some() {
+                    self.tell_all(&Finding::Mended);
+                }
             }
             // The file has failed, and may do so again at once.
             Err(Error::Unknown { .. } | Error::Transient { .. }) => self.folding.paused = true,
-            Err(error) => match at.take() {
-                Some(of) => {
-                    if self.folding.stuck.insert(of) {
-                        tracing::warn!(path = %self.path.display(), %error, "a part of the journal cannot be folded");
-                    }
-                }
-                None => self.folding.paused = true,
-            },
+            Err(error) => self.damaged(at, error),
         }
         outcome
+    }
+
+    /// A step has met damage.
+    fn damaged(&mut self, at: Option<JournalKeys>, error: &Error) {
+        let known = match &at {
+            Some(of) => self.folding.stuck.insert(of.clone(), error.clone()),
+            None => {
+                self.folding.paused = true;
+                self.folding.damaged.replace(error.clone())
+            }
+        };
+        if known.is_some() {
+            return;
+        }
+        tracing::warn!(path = %self.path.display(), %error, "a part of the journal cannot be folded");
+        let finding = Finding::Damaged(error.clone());
+        match at {
+            Some(of) => self.tell(&of, finding),
+            None => self.tell_all(&finding),
+        }
+    }
+
+    /// There is nothing damaged of an owner any more.
+    pub(super) fn mended(&mut self, of: &JournalKeys) {
+        if self.folding.stuck.remove(of).is_some() {
+            self.tell(of, Finding::Mended);
+        }
+    }
+
+    fn tell(&self, of: &JournalKeys, finding: Finding) {
+        if let Some((store, subject)) = of.subject()
+            && let Some(watcher) = self.watchers.get(&store)
+        {
+            watcher(Some(&subject), finding);
+        }
+    }
+
+    fn tell_all(&self, finding: &Finding) {
+        for watcher in self.watchers.values() {
+            watcher(None, finding.clone());
+        }
+    }
+
+    /// What is known already is told at once.
+    pub(super) fn watch(&mut self, store: StoreName, watcher: Watcher) {
+        for (of, error) in &self.folding.stuck {
+            if let Some((_, subject)) = of.subject().filter(|(owner, _)| *owner == store) {
+                watcher(Some(&subject), Finding::Damaged(error.clone()));
+            }
+        }
+        if let Some(error) = &self.folding.damaged {
+            watcher(None, Finding::Damaged(error.clone()));
+        }
+        self.watchers.insert(store, watcher);
     }
 
     /// A step that nobody has asked for.

@@ -45,12 +45,14 @@ struct Inner {
     /// From this call on, all fail.
     fail_at: Option<usize>,
     fail_call: Option<&'static str>,
+    /// These calls fail, and no others for that.
+    fail_only: Vec<usize>,
     log: Vec<String>,
 }
 
 impl Inner {
     fn step(&mut self, call: &'static str, path: &Path) -> io::Result<()> {
-        let dead = self.fail_at.is_some_and(|at| self.calls >= at);
+        let dead = self.fail_at.is_some_and(|at| self.calls >= at) || self.fail_only.contains(&self.calls);
         self.calls += 1;
         if dead || self.fail_call == Some(call) {
             return Err(io::Error::other(format!("{call} fails as told")));
@@ -118,10 +120,18 @@ impl PowerCutDisk {
         self.inner().fail_call = Some(call);
     }
 
+    /// After this many more calls that change something, one fails and changes nothing. Others go on.
+    pub fn fail_one_after(&self, calls: usize) {
+        let mut inner = self.inner();
+        let at = inner.calls + calls;
+        inner.fail_only.push(at);
+    }
+
     /// No call fails any more.
     pub fn heal(&self) {
         let mut inner = self.inner();
         (inner.fail_at, inner.fail_call) = (None, None);
+        inner.fail_only.clear();
     }
 
     /// How many calls changed something, or were to.
