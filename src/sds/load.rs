@@ -51,6 +51,9 @@ impl ChannelState {
         state.hints = hints.into_iter().collect();
         state.load_history(message_history, meta.lamport_timestamp, now, &mut changes);
         state.load_outgoing(&meta, now);
+        if !state.outgoing.is_empty() {
+            state.echoes.begin(state.clock.clone().send(now.unix_ms));
+        }
         let released = state.load_parked(&meta, now);
         state.fill_bloom(&released);
         state.cascade(released, now, &mut changes);

@@ -180,8 +180,10 @@ impl ChannelState {
             self.blooms_rejected += 1;
             None
         });
-        // What we sent ourselves tells what we have seen, which acknowledges nothing: some transports echo.
         if self.outgoing.is_empty() || self.outgoing.contains(packet.message_id) {
+            return;
+        }
+        if self.echoes.has(packet, &self.options.participant) {
             return;
         }
         let named = packet.causal_history.iter().map(|entry| entry.message_id);

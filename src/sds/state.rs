@@ -11,6 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::name::{ChannelId, MAX_ID_BYTES, MessageId};
 use crate::sds::bloom::RollingBloom;
 use crate::sds::causal::{InOrder, Parking};
+use crate::sds::echo::Echoes;
 use crate::sds::effects::{Changes, Effects};
 use crate::sds::hash::BloomHash;
 use crate::sds::history::History;
@@ -64,6 +65,7 @@ pub struct ChannelState {
     pub(crate) remembered: Sequence<()>,
     /// Messages of ours in order of sending.
     pub(crate) outgoing: Outbox,
+    pub(crate) echoes: Echoes,
     pub(crate) parking: Parking,
     pub(crate) hints: HashMap<MessageId, Bytes>,
     pub(crate) repairs: Repairs,
@@ -117,6 +119,7 @@ impl ChannelState {
             history: History::default(),
             remembered: Sequence::default(),
             outgoing: Outbox::new(whole_ms(options.resend_interval)),
+            echoes: Echoes::new(options.max_remembered),
             timing: RepairTiming::of(&options),
             timers: Timers::new(&options, Now::default()),
             repairs: Repairs::default(),
@@ -329,6 +332,7 @@ impl ChannelState {
     /// and its hint goes with it.
     pub(crate) fn drop_outgoing(&mut self, id: &MessageId, changes: &mut Changes) {
         self.outgoing.remove(id.as_bytes());
+        self.echoes.spoke(id.clone());
         changes.meta_changed = true;
         if !self.history.contains(id.as_bytes()) {
             self.remember(id.clone());

@@ -191,6 +191,7 @@ impl ChannelState {
         // An echo of it is no news. Peers may name it as a cause, and one may have done so before its time.
         let met = self.parking.meet(id.as_bytes());
         changes.meta_changed |= met.any;
+        self.echoes.spoke(id.clone());
         self.remember(id);
         self.cascade(met.released, now, changes);
         bytes
