@@ -96,9 +96,9 @@ pub(crate) struct Repairs {
     requests: BTreeMap<MessageId, Request>,
     requests_due: Agenda<MessageId>,
     requests_end: Agenda<MessageId>,
-    /// What is still waited for though nobody asks for it any more, or does yet: the request came to its end, or there was
-    /// no room for it. Not saved, for it follows from what is parked.
-    unasked: Sequence<()>,
+    /// What is still waited for though nobody asks for it any more, or does yet: the request came to its end, there was no
+    /// room for it, or it was parked here and has expired. Not saved, for it follows from what is parked.
+    pub(crate) unasked: Sequence<()>,
     responses: BTreeMap<MessageId, Response>,
     responses_due: Agenda<MessageId>,
 }
@@ -202,8 +202,9 @@ impl ChannelState {
     }
 
     /// Nobody asks for it now. If something is parked because of it, it will be asked for when a peer is heard again.
-    fn note_unasked(&mut self, id: &MessageId) {
-        if self.parking.wanted(id.as_bytes()).is_some() {
+    pub(crate) fn note_unasked(&mut self, id: &MessageId) {
+        // No message has the empty id, so nobody could answer.
+        if !id.is_empty() && self.parking.wants(id.as_bytes()) {
             self.repairs.unasked.push(id.clone(), ());
             while self.repairs.unasked.len() > self.options.max_missing {
                 self.repairs.unasked.pop_front();

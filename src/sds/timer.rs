@@ -148,6 +148,8 @@ impl ChannelState {
             self.parking.remove(&id);
             changes.meta_changed = true;
             self.drop_hint(&id, changes);
+            // Others may wait for it.
+            self.note_unasked(&id);
             changes.lost(id, LostReason::Expired);
         }
     }

@@ -188,6 +188,31 @@ fn what_is_still_waited_for_when_its_request_ends_is_asked_for_anew_when_a_peer_
 }
 
 #[test]
+fn a_parked_cause_that_expires_is_asked_for_when_a_peer_is_heard() {
+    let mut state = opened(&options("bob").with_park_timeout(Some(Duration::from_secs(60))));
+    state.receive(&packet("b", 2, &["a"]), NOW).unwrap();
+    state.receive(&packet("c", 3, &["b"]), NOW + 30 * SECOND).unwrap();
+    assert_eq!(told(&tick(&mut state, NOW + 60 * SECOND)), ["expired b"]);
+    // c waits for b still, which was here until now.
+    assert_eq!(held(&state), [("a".to_owned(), wait("bob", "a"))]);
+    state.receive(&packet("p", 1, &[]), NOW + 61 * SECOND).unwrap();
+    let asked: Vec<_> = held(&state).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(asked, ["a", "b"]);
+}
+
+#[test]
+fn nobody_is_asked_for_a_cause_without_an_id_after_a_restart_either() {
+    let (mut state, mut stored) = (opened(&options("bob")), Stored::default());
+    let (_, effects) = receive(&mut state, &packet("m2", 2, &[""]));
+    stored.save(&state, &effects);
+    assert_eq!((held(&state), state.missing()), (vec![], vec![MessageId::default()]));
+    for mut state in [state, stored.load(&options("bob")).0] {
+        receive(&mut state, &packet("p", 1, &[]));
+        assert_eq!(held(&state), [], "no message has the empty id, so nobody could answer");
+    }
+}
+
+#[test]
 fn a_peer_that_asks_for_the_same_puts_our_request_off() {
     let mut state = opened(&options("bob"));
     receive(&mut state, &packet("m2", 2, &["m1"]));
