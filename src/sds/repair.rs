@@ -99,6 +99,8 @@ pub(crate) struct Repairs {
     /// What is still waited for though nobody asks for it any more, or does yet: the request came to its end, there was no
     /// room for it, or it was parked here and has expired. Not saved, for it follows from what is parked.
     pub(crate) unasked: Sequence<()>,
+    /// When a message last went out that carried requests or could have.
+    pub(crate) asked_ms: Option<i64>,
     responses: BTreeMap<MessageId, Response>,
     responses_due: Agenda<MessageId>,
 }
@@ -135,6 +137,19 @@ impl Repairs {
         self.requests_due.remove(request.due.monotonic_ms, id.clone());
         self.requests_end.remove(request.expires.monotonic_ms, id);
         true
+    }
+
+    /// Keeps a request until then.
+    fn prolong(&mut self, id: &MessageId, expires: Now) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        self.requests_end.remove(request.expires.monotonic_ms, id.clone());
+        request.expires = expires;
+        self.requests_end.insert(expires.monotonic_ms, id.clone());
+    }
+
+    /// Whether a request was due when a message went out, and others took all its places.
+    fn was_passed_over(&self, id: &MessageId) -> bool {
+        self.requests.get(id).zip(self.asked_ms).is_some_and(|(request, asked)| request.due.monotonic_ms < asked)
     }
 
     /// Puts a request off; answers its entry.
@@ -191,12 +206,18 @@ impl ChannelState {
         changes.meta_changed |= ended;
     }
 
-    /// Whether any request was past its end.
+    /// Whether any request was past its end. One that others left no place for is kept for its turn, which comes, as those
+    /// that are attached are due later than it. Else what has to be asked for first might never be asked for, while what
+    /// is asked for instead cannot even be parked.
     fn end_expired(&mut self, now: Now) -> bool {
         let ended = self.repairs.requests_end.due(now.monotonic_ms.saturating_sub(1), usize::MAX);
         for id in &ended {
-            self.repairs.end_request(id.as_bytes());
-            self.note_unasked(id);
+            if self.repairs.was_passed_over(id) {
+                self.repairs.prolong(id, now.plus(self.timing.max_ms()));
+            } else {
+                self.repairs.end_request(id.as_bytes());
+                self.note_unasked(id);
+            }
         }
         !ended.is_empty()
     }
@@ -309,7 +330,11 @@ impl ChannelState {
         }
         // One that is past its end is not asked for again, though no sweep has come by since.
         changes.meta_changed |= self.end_expired(now);
-        let due = self.repairs.requests_due.due(now.monotonic_ms, self.options.max_repair_requests);
+        let places = self.options.max_repair_requests;
+        if places > 0 {
+            self.repairs.asked_ms = Some(now.monotonic_ms);
+        }
+        let due = self.repairs.requests_due.due(now.monotonic_ms, places);
         let mut attached = Vec::with_capacity(due.len());
         for id in due {
             let next = now.plus(self.timing.request_ms(&self.options.participant, id.as_bytes()));

@@ -188,6 +188,24 @@ fn what_is_still_waited_for_when_its_request_ends_is_asked_for_anew_when_a_peer_
 }
 
 #[test]
+fn a_request_that_others_left_no_place_for_is_kept_for_its_turn() {
+    let mut state = opened(&options("bob").with_max_repair_requests(1).with_repair_t_max(Duration::from_secs(60)));
+    let names = ["x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8"];
+    receive(&mut state, &packet("p", 2, &names));
+    // So many do not fit into the messages of their minute, and none of them is ever answered.
+    let mut asked = std::collections::BTreeSet::new();
+    for round in 1..=16 {
+        let now = NOW + round * 20 * SECOND;
+        tick(&mut state, now);
+        asked.extend(ids(&decoded(&state.sync_message(format!("s{round}"), now).unwrap().0).repair_request));
+    }
+    assert_eq!(asked.into_iter().collect::<Vec<_>>(), names);
+    // Once each has had its turn, they end.
+    tick(&mut state, NOW + 2_000 * SECOND);
+    assert_eq!((held(&state), state.next_due()), (vec![], None));
+}
+
+#[test]
 fn a_parked_cause_that_expires_is_asked_for_when_a_peer_is_heard() {
     let mut state = opened(&options("bob").with_park_timeout(Some(Duration::from_secs(60))));
     state.receive(&packet("b", 2, &["a"]), NOW).unwrap();
