@@ -136,7 +136,7 @@ impl Parking {
         for cause in &missing {
             self.waiters.entry(cause.clone()).or_default().insert(id.clone());
         }
-        let bytes = message.stored_bytes();
+        let bytes = message.parked_bytes();
         self.bytes = self.bytes.saturating_add(bytes);
         self.by_age.insert(parked_at.monotonic_ms, id.clone());
         self.parked.insert(id, Parked { message, missing, parked_at, bytes });

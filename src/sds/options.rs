@@ -119,8 +119,8 @@ pub struct ChannelOptions {
     /// The most messages that are parked; `receive` answers `ParkedFull`. A peer that was away parks as many as it
     /// missed, so this should be no less than its peers' `max_history`. Default: 1,000.
     pub max_parked: usize,
-    /// The most bytes of parked messages (content, ids, authors and hints); `receive` answers `ParkedFull`. Default:
-    /// 16 MiB.
+    /// The most bytes of parked messages (content, ids, authors and hints, and 128 for each cause); `receive` answers
+    /// `ParkedFull`. Default: 16 MiB.
     pub max_parked_bytes: usize,
     /// The most ids that parked messages wait for; `receive` answers `ParkedFull`. Default: 10,000.
     pub max_missing: usize,

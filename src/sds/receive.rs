@@ -79,7 +79,7 @@ impl ChannelState {
         let is_sync = packet.content.is_empty();
         if !is_sync && !wanted.is_empty() {
             let ids = wanted.iter().map(|entry| entry.message_id);
-            self.parking.check_room(self.parking_limits(), packet.stored_bytes(), ids)?;
+            self.parking.check_room(self.parking_limits(), packet.parked_bytes(), ids)?;
         }
         // From here on nothing is refused.
         self.heed(&packet, now, &mut changes);

@@ -87,7 +87,7 @@ pub struct ChannelStats {
     pub unacknowledged: usize,
     /// Messages that wait for their causes.
     pub parked: usize,
-    /// Bytes of those messages.
+    /// Bytes of those messages, as `max_parked_bytes` counts them.
     pub parked_bytes: usize,
     /// Ids that they wait for.
     pub missing: usize,

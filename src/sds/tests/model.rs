@@ -85,7 +85,7 @@ pub(super) fn check_invariants(state: &ChannelState) {
         assert!(!state.history.contains(id.as_bytes()));
         assert!(parked.missing.iter().all(|cause| !state.is_known(cause.as_bytes())));
         waited_for.extend(parked.missing.iter().cloned());
-        bytes += parked.message.stored_bytes();
+        bytes += parked.message.parked_bytes();
     }
     assert_eq!(state.missing(), waited_for.into_iter().collect::<Vec<_>>());
     assert_eq!((state.stats().parked_bytes, state.stats().parked), (bytes, state.parking.iter().count()));
