@@ -26,10 +26,7 @@ impl Echoes {
     }
 
     pub(crate) fn spoke(&mut self, id: MessageId) {
-        self.spoken.push(id, ());
-        while self.spoken.len() > self.limit {
-            self.spoken.pop_front();
-        }
+        self.spoken.push_within(self.limit, id);
     }
 
     /// Whether we may have sent the packet ourselves. Others may use our name, so the name alone only counts for what is

@@ -251,8 +251,7 @@ fn reloaded(live: &ChannelState, stored: &Stored, options: &ChannelOptions, now:
         ids.filter(|id| state.parking.wants(id.as_bytes())).collect::<BTreeSet<_>>()
     };
     assert_eq!(unasked(&twin), unasked(live), "what is still to be asked for");
-    twin.repairs.unasked = live.repairs.unasked.clone();
-    twin.repairs.asked_ms = live.repairs.asked_ms;
+    twin.repairs.resemble(&live.repairs);
     twin.clock = live.clock.clone();
     twin.bloom = live.bloom.clone();
     twin.remembered = live.remembered.clone();

@@ -200,8 +200,23 @@ fn a_request_that_others_left_no_place_for_is_kept_for_its_turn() {
         asked.extend(ids(&decoded(&state.sync_message(format!("s{round}"), now).unwrap().0).repair_request));
     }
     assert_eq!(asked.into_iter().collect::<Vec<_>>(), names);
-    // Once each has had its turn, they end.
-    tick(&mut state, NOW + 2_000 * SECOND);
+    // Once each has had its turn, they end, though messages go out all the time.
+    for round in 17..=21 {
+        let now = NOW + round * 20 * SECOND;
+        tick(&mut state, now);
+        state.sync_message(format!("s{round}"), now).unwrap();
+    }
+    assert_eq!((held(&state), state.next_due()), (vec![], None));
+}
+
+#[test]
+fn a_request_does_not_wait_for_a_turn_that_never_comes() {
+    let mut state = opened(&options("bob").with_max_repair_requests(1));
+    receive(&mut state, &packet("p", 2, &["x1", "x2", "x3"]));
+    assert_eq!(attached(&mut state, "own", NOW + 300 * SECOND).len(), 1);
+    receive(&mut state, &packet("q", 2, &["own"]));
+    // Nothing is sent any more, so the two that were passed over end as well, one lifetime later.
+    told_until(&mut state, NOW + 3_000 * SECOND);
     assert_eq!((held(&state), state.next_due()), (vec![], None));
 }
 

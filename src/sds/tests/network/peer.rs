@@ -150,7 +150,7 @@ impl Peer {
         let id = &message.message_id;
         for cause in &message.causal_history {
             let known = self.taken.contains(&cause.message_id) || self.waived.contains(&cause.message_id);
-            assert!(known, "{id} before its cause {}", cause.message_id);
+            assert!(known, "{:?}: {id} before its cause {}", self.options.participant, cause.message_id);
         }
         assert!(self.taken.insert(id.clone()), "{id} twice");
         self.log.push(message);
