@@ -124,8 +124,8 @@ pub struct ChannelOptions {
     pub max_parked_bytes: usize,
     /// The most ids that parked messages wait for; `receive` answers `ParkedFull`. Default: 10,000.
     pub max_missing: usize,
-    /// How many ids are remembered of messages that are not in the history (any more): beyond it the oldest is
-    /// forgotten. Default: 10,000.
+    /// How many ids are remembered of messages that are not in the history (any more), and as many of sync messages:
+    /// beyond it the oldest is forgotten. Default: 10,000.
     pub max_remembered: usize,
 }
 

@@ -103,7 +103,7 @@ impl ChannelState {
             let id = MessageId::from(packet.message_id);
             let met = self.parking.meet(packet.message_id);
             changes.meta_changed |= met.any;
-            self.remember(id);
+            self.remember_sync(id);
             self.cascade(met.released, now, &mut changes);
             answer(ReceiveStatus::Sync, Bytes::new(), missing)
         } else {

@@ -194,7 +194,7 @@ impl ChannelState {
         let met = self.parking.meet(id.as_bytes());
         changes.meta_changed |= met.any;
         self.echoes.spoke(id.clone());
-        self.remember(id);
+        self.remember_sync(id);
         self.cascade(met.released, now, changes);
         bytes
     }

@@ -91,6 +91,22 @@ fn the_oldest_remembered_id_is_forgotten_first() {
 }
 
 #[test]
+fn sync_messages_however_many_make_a_channel_forget_nothing_that_it_has_delivered() {
+    let mut state = channel(ChannelOptions::default().with_max_remembered(2).with_max_history(1));
+    let first = packet("a", 1, &[]);
+    assert_eq!(status(&mut state, &first), Delivered);
+    assert_eq!(status(&mut state, &packet("b", 2, &[])), Delivered); // evicts a
+    let sync = |id: &str| encode(WireFormat::NimSds, &SdsMessage { content: Bytes::new(), ..message(id, 2, &[]) });
+    for number in 0..5 {
+        state.sync_message(format!("own{number}"), NOW).unwrap();
+        assert_eq!(status(&mut state, &sync(&format!("s{number}"))), ReceiveStatus::Sync);
+    }
+    assert_eq!(status(&mut state, &first), Duplicate);
+    assert_eq!([status(&mut state, &sync("s4")), status(&mut state, &sync("s0"))], [Duplicate, ReceiveStatus::Sync]);
+    assert_eq!(state.stats().remembered, 3);
+}
+
+#[test]
 fn requests_are_bounded_and_what_is_beyond_stays_missing_and_announced() {
     let options = ChannelOptions::default().with_participant("me").with_max_requests(2);
     let mut state = channel(options);

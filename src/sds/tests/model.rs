@@ -103,7 +103,7 @@ pub(super) fn check_invariants(state: &ChannelState) {
     assert!(state.stats().requests <= state.options().max_requests);
     assert!(state.stats().responses <= state.options().max_responses);
     assert!(state.stats().history <= state.options().max_history);
-    assert!(state.stats().remembered <= state.options().max_remembered);
+    assert!(state.remembered.len().max(state.synced.len()) <= state.options().max_remembered);
     let history = state.history();
     assert!(history.is_sorted_by_key(|message| (message.lamport_timestamp, message.message_id.clone())));
     assert!(history.iter().all(|message| message.bloom_filter.is_empty() && message.repair_request.is_empty()));
@@ -254,7 +254,7 @@ fn reloaded(live: &ChannelState, stored: &Stored, options: &ChannelOptions, now:
     twin.repairs.resemble(&live.repairs);
     twin.clock = live.clock.clone();
     twin.bloom = live.bloom.clone();
-    twin.remembered = live.remembered.clone();
+    (twin.remembered, twin.synced) = (live.remembered.clone(), live.synced.clone());
     twin.echoes = live.echoes.clone();
     twin.timers = live.timers.clone();
     (twin.blooms_rejected, twin.clock_clamped) = (live.blooms_rejected, live.clock_clamped);
