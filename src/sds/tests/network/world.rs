@@ -186,7 +186,8 @@ impl World {
         let mut world = Self::chaotic_with(seed, |options| {
             // Who is named few causes at a time has to park all that he missed.
             let options = options.with_max_history(kept).with_max_causal_history(named).with_max_parked(1_000);
-            options.with_max_repair_requests(asked).with_max_missing(10_000)
+            // What only others than the author's group still have is answered by nobody.
+            options.with_max_repair_requests(asked).with_max_missing(10_000).with_response_groups(1)
         });
         world.trouble.crashes = 0;
         world.agenda.retain(|Reverse((.., happening))| !matches!(happening, Happening::Crash { .. }));
