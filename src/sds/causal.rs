@@ -136,7 +136,7 @@ impl Parking {
         for cause in &missing {
             self.waiters.entry(cause.clone()).or_default().insert(id.clone());
         }
-        let bytes = message.stored_bytes();
+        let bytes = message.parked_bytes();
         self.bytes = self.bytes.saturating_add(bytes);
         self.by_age.insert(parked_at.monotonic_ms, id.clone());
         self.parked.insert(id, Parked { message, missing, parked_at, bytes });
@@ -186,12 +186,14 @@ impl Parking {
         self.by_age.due(monotonic_ms, usize::MAX)
     }
 
+    /// Whether something waits for an id that is not parked itself.
+    pub(crate) fn wants(&self, id: &[u8]) -> bool {
+        self.waiters.contains_key(id) && !self.parked.contains_key(id)
+    }
+
     /// An id that something waits for and that is not parked itself, as one of those names it.
     pub(crate) fn wanted(&self, id: &[u8]) -> Option<HistoryEntry> {
-        let waiter = self.waiters.get(id)?.first()?;
-        if self.parked.contains_key(id) {
-            return None;
-        }
+        let waiter = self.waiters.get(id).filter(|_| self.wants(id))?.first()?;
         let named = &self.parked.get(waiter)?.message.causal_history;
         let entry = named.iter().find(|entry| entry.message_id.as_bytes() == id);
         // What was loaded may wait for an id that the message does not name.

@@ -13,7 +13,7 @@ use crate::sds::event::ChannelEvent;
 use crate::sds::hash::BloomHash;
 use crate::sds::lamport::LamportClock;
 use crate::sds::message::SdsMessage;
-use crate::sds::meta::{ChannelData, ChannelMeta, SCHEMA_VERSION};
+use crate::sds::meta::{ChannelData, ChannelMeta, IncomingMessage, SCHEMA_VERSION};
 use crate::sds::options::ChannelOptions;
 use crate::sds::state::ChannelState;
 use crate::sds::time::{Now, whole_ms};
@@ -51,6 +51,9 @@ impl ChannelState {
         state.hints = hints.into_iter().collect();
         state.load_history(message_history, meta.lamport_timestamp, now, &mut changes);
         state.load_outgoing(&meta, now);
+        if !state.outgoing.is_empty() {
+            state.echoes.begin(state.clock.clone().send(now.unix_ms));
+        }
         let released = state.load_parked(&meta, now);
         state.fill_bloom(&released);
         state.cascade(released, now, &mut changes);
@@ -120,6 +123,12 @@ impl ChannelState {
         let timeout = self.options.park_timeout.map_or(i64::MAX, whole_ms);
         let mut released: Vec<Arc<SdsMessage>> = Vec::new();
         let mut repeats = BTreeSet::new();
+        // nim-sds parks sync messages too. They are met, and nothing is left to deliver.
+        for IncomingMessage { message, .. } in &meta.incoming {
+            if message.content.is_empty() && !self.is_known(message.message_id.as_bytes()) {
+                self.remember_sync(message.message_id.clone());
+            }
+        }
         for incoming in &meta.incoming {
             let id = &incoming.message.message_id;
             if self.is_known(id.as_bytes()) || !repeats.insert(id) {

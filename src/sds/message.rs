@@ -42,7 +42,16 @@ impl SdsMessage {
         });
         self.message_id.as_bytes().len() + self.content.len() + self.sender_id.as_bytes().len() + entries.sum::<usize>()
     }
+
+    /// What it counts for while it is parked.
+    pub(crate) fn parked_bytes(&self) -> usize {
+        self.stored_bytes() + self.causal_history.len() * CAUSE_BYTES
+    }
 }
+
+/// What a cause of a parked message counts for beyond its bytes: about what it takes in memory to keep it as it is named,
+/// to wait for it, and to find who does. Without that, many short ids would take many times what is allowed.
+pub(crate) const CAUSE_BYTES: usize = 128;
 
 /// A message named by another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -25,6 +25,7 @@
 //! | `receive` | what does a packet do to it? |
 //! | `timer` | what does the passing of time do, and when is it next due? |
 //! | `outbox` | what is not acknowledged yet, and when is it sent again? |
+//! | `echo` | what have we said ourselves? |
 //! | `repair` | what is asked for and answered, when, and by whom? |
 //! | `time` | what do the two clocks say, and what is due when? |
 //! | `load` | how does a channel come back from what was saved? |
@@ -40,6 +41,7 @@
 
 mod bloom;
 mod causal;
+mod echo;
 mod effects;
 mod event;
 mod hash;

@@ -102,8 +102,8 @@ pub struct ChannelOptions {
     /// How long to wait at least before asking for a missing message: 0 to 1 day. Default: 30 s.
     pub repair_t_min: Duration,
     /// How long to wait at most before asking for a missing message and before answering, and how long a request is kept
-    /// from when it was first due: 0 to 1 day. Requests travel with messages, so it should be several times the
-    /// `sync_interval`. Default: 300 s.
+    /// from when it was first due; one that found no place in a message is kept for its turn: 0 to 1 day. Requests
+    /// travel with messages, so it should be several times the `sync_interval`. Default: 300 s.
     pub repair_t_max: Duration,
     /// Into how many groups peers fall, of which the author's answers a request: 1 to 65,536. Default: 1.
     pub response_groups: u32,
@@ -116,15 +116,16 @@ pub struct ChannelOptions {
     pub max_responses: usize,
     /// The most messages that wait for an acknowledgement; `wrap` answers `OutgoingFull`. Default: 10,000.
     pub max_outgoing: usize,
-    /// The most messages that are parked; `receive` answers `ParkedFull`. Default: 1,000.
+    /// The most messages that are parked; `receive` answers `ParkedFull`. A peer that was away parks as many as it
+    /// missed, so this should be no less than its peers' `max_history`. Default: 1,000.
     pub max_parked: usize,
-    /// The most bytes of parked messages (content, ids, authors and hints); `receive` answers `ParkedFull`. Default:
-    /// 16 MiB.
+    /// The most bytes of parked messages (content, ids, authors and hints, and 128 for each cause); `receive` answers
+    /// `ParkedFull`. Default: 16 MiB.
     pub max_parked_bytes: usize,
     /// The most ids that parked messages wait for; `receive` answers `ParkedFull`. Default: 10,000.
     pub max_missing: usize,
-    /// How many ids are remembered of messages that are not in the history (any more): beyond it the oldest is
-    /// forgotten. Default: 10,000.
+    /// How many ids are remembered of messages that are not in the history (any more), and as many of sync messages:
+    /// beyond it the oldest is forgotten. Default: 10,000.
     pub max_remembered: usize,
 }
 

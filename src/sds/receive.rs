@@ -79,7 +79,7 @@ impl ChannelState {
         let is_sync = packet.content.is_empty();
         if !is_sync && !wanted.is_empty() {
             let ids = wanted.iter().map(|entry| entry.message_id);
-            self.parking.check_room(self.parking_limits(), packet.stored_bytes(), ids)?;
+            self.parking.check_room(self.parking_limits(), packet.parked_bytes(), ids)?;
         }
         // From here on nothing is refused.
         self.heed(&packet, now, &mut changes);
@@ -103,7 +103,7 @@ impl ChannelState {
             let id = MessageId::from(packet.message_id);
             let met = self.parking.meet(packet.message_id);
             changes.meta_changed |= met.any;
-            self.remember(id);
+            self.remember_sync(id);
             self.cascade(met.released, now, &mut changes);
             answer(ReceiveStatus::Sync, Bytes::new(), missing)
         } else {
@@ -180,8 +180,10 @@ impl ChannelState {
             self.blooms_rejected += 1;
             None
         });
-        // What we sent ourselves tells what we have seen, which acknowledges nothing: some transports echo.
         if self.outgoing.is_empty() || self.outgoing.contains(packet.message_id) {
+            return;
+        }
+        if self.echoes.has(packet, &self.options.participant) {
             return;
         }
         let named = packet.causal_history.iter().map(|entry| entry.message_id);

@@ -80,6 +80,8 @@ struct Request {
     entry: HistoryEntry,
     due: Now,
     expires: Now,
+    /// Whether it has been attached to a message. Not saved: a restart may give it another turn.
+    attached: bool,
 }
 
 /// A message that this peer was asked for.
@@ -96,9 +98,11 @@ pub(crate) struct Repairs {
     requests: BTreeMap<MessageId, Request>,
     requests_due: Agenda<MessageId>,
     requests_end: Agenda<MessageId>,
-    /// What is still waited for though nobody asks for it any more, or does yet: the request came to its end, or there was
-    /// no room for it. Not saved, for it follows from what is parked.
-    unasked: Sequence<()>,
+    /// What is still waited for though nobody asks for it any more, or does yet: the request came to its end, there was no
+    /// room for it, or it was parked here and has expired. Not saved, for it follows from what is parked.
+    pub(crate) unasked: Sequence<()>,
+    /// When a message last went out that carried requests or could have.
+    asked_ms: Option<i64>,
     responses: BTreeMap<MessageId, Response>,
     responses_due: Agenda<MessageId>,
 }
@@ -127,7 +131,7 @@ impl Repairs {
         let id = entry.message_id.clone();
         self.requests_due.insert(due.monotonic_ms, id.clone());
         self.requests_end.insert(expires.monotonic_ms, id.clone());
-        self.requests.insert(id, Request { entry, due, expires });
+        self.requests.insert(id, Request { entry, due, expires, attached: false });
     }
 
     fn end_request(&mut self, id: &[u8]) -> bool {
@@ -137,14 +141,46 @@ impl Repairs {
         true
     }
 
-    /// Puts a request off; answers its entry.
-    fn rearm(&mut self, id: &[u8], due: Now) -> Option<&HistoryEntry> {
-        let request = self.requests.get_mut(id)?;
+    /// Keeps a request until then.
+    fn prolong(&mut self, id: &MessageId, expires: Now) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        self.requests_end.remove(request.expires.monotonic_ms, id.clone());
+        request.expires = expires;
+        self.requests_end.insert(expires.monotonic_ms, id.clone());
+    }
+
+    /// Whether a request was never attached, as others took all places of a message that went out when it was due, within
+    /// the last `lifetime_ms` before its end.
+    fn was_passed_over(&self, id: &MessageId, lifetime_ms: i64) -> bool {
+        self.requests.get(id).zip(self.asked_ms).is_some_and(|(request, asked)| {
+            let from = request.expires.monotonic_ms.saturating_sub(lifetime_ms);
+            !request.attached && request.due.monotonic_ms.max(from) < asked
+        })
+    }
+
+    /// Puts a request off.
+    fn rearm(&mut self, id: &[u8], due: Now) {
+        let Some(request) = self.requests.get_mut(id) else { return };
         let id = request.entry.message_id.clone();
         self.requests_due.remove(request.due.monotonic_ms, id.clone());
         request.due = due;
         self.requests_due.insert(due.monotonic_ms, id);
-        Some(&request.entry)
+    }
+
+    /// Attaches a request, which is due again later; answers its entry.
+    fn attach(&mut self, id: &[u8], due: Now) -> Option<HistoryEntry> {
+        self.requests.get_mut(id)?.attached = true;
+        self.rearm(id, due);
+        Some(self.requests.get(id)?.entry.clone())
+    }
+
+    /// What is not saved is as in another channel of the same requests.
+    #[cfg(test)]
+    pub(crate) fn resemble(&mut self, other: &Self) {
+        (self.unasked, self.asked_ms) = (other.unasked.clone(), other.asked_ms);
+        for (id, request) in &mut self.requests {
+            request.attached = other.requests.get(id).is_some_and(|other| other.attached);
+        }
     }
 
     fn respond(&mut self, entry: HistoryEntry, due: Now) {
@@ -161,7 +197,7 @@ impl Repairs {
 
     /// Requests as they are saved, by id.
     pub(crate) fn outgoing(&self) -> impl Iterator<Item = OutgoingRepairEntry> {
-        self.requests.values().map(|Request { entry, due, expires }| OutgoingRepairEntry {
+        self.requests.values().map(|Request { entry, due, expires, .. }| OutgoingRepairEntry {
             entry: entry.clone(),
             due_ms: due.unix_ms,
             expires_ms: expires.unix_ms,
@@ -191,23 +227,28 @@ impl ChannelState {
         changes.meta_changed |= ended;
     }
 
-    /// Whether any request was past its end.
+    /// Whether any request was past its end. One that others left no place for is kept for its turn, which comes, as those
+    /// that are attached are due later than it. Else what has to be asked for first might never be asked for, while what
+    /// is asked for instead cannot even be parked.
     fn end_expired(&mut self, now: Now) -> bool {
         let ended = self.repairs.requests_end.due(now.monotonic_ms.saturating_sub(1), usize::MAX);
         for id in &ended {
-            self.repairs.end_request(id.as_bytes());
-            self.note_unasked(id);
+            let lifetime_ms = self.timing.max_ms();
+            if self.repairs.was_passed_over(id, lifetime_ms) {
+                self.repairs.prolong(id, now.plus(lifetime_ms));
+            } else {
+                self.repairs.end_request(id.as_bytes());
+                self.note_unasked(id);
+            }
         }
         !ended.is_empty()
     }
 
     /// Nobody asks for it now. If something is parked because of it, it will be asked for when a peer is heard again.
-    fn note_unasked(&mut self, id: &MessageId) {
-        if self.parking.wanted(id.as_bytes()).is_some() {
-            self.repairs.unasked.push(id.clone(), ());
-            while self.repairs.unasked.len() > self.options.max_missing {
-                self.repairs.unasked.pop_front();
-            }
+    pub(crate) fn note_unasked(&mut self, id: &MessageId) {
+        // No message has the empty id, so nobody could answer.
+        if !id.is_empty() && self.parking.wants(id.as_bytes()) {
+            self.repairs.unasked.push_within(self.options.max_missing, id.clone());
         }
     }
 
@@ -308,11 +349,15 @@ impl ChannelState {
         }
         // One that is past its end is not asked for again, though no sweep has come by since.
         changes.meta_changed |= self.end_expired(now);
-        let due = self.repairs.requests_due.due(now.monotonic_ms, self.options.max_repair_requests);
+        let places = self.options.max_repair_requests;
+        if places > 0 {
+            self.repairs.asked_ms = Some(now.monotonic_ms);
+        }
+        let due = self.repairs.requests_due.due(now.monotonic_ms, places);
         let mut attached = Vec::with_capacity(due.len());
         for id in due {
             let next = now.plus(self.timing.request_ms(&self.options.participant, id.as_bytes()));
-            attached.extend(self.repairs.rearm(id.as_bytes(), next).cloned());
+            attached.extend(self.repairs.attach(id.as_bytes(), next));
         }
         changes.meta_changed |= !attached.is_empty();
         attached

@@ -98,6 +98,16 @@ impl<V> Sequence<V> {
     }
 }
 
+impl Sequence<()> {
+    /// Adds an id at the end, and drops the oldest ones beyond `limit`.
+    pub(crate) fn push_within(&mut self, limit: usize, id: MessageId) {
+        self.push(id, ());
+        while self.len() > limit {
+            self.pop_front();
+        }
+    }
+}
+
 impl<V> Default for Sequence<V> {
     fn default() -> Self {
         Self { serials: HashMap::new(), slots: VecDeque::new(), first: 0 }

@@ -11,6 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::base::name::{ChannelId, MAX_ID_BYTES, MessageId};
 use crate::sds::bloom::RollingBloom;
 use crate::sds::causal::{InOrder, Parking};
+use crate::sds::echo::Echoes;
 use crate::sds::effects::{Changes, Effects};
 use crate::sds::hash::BloomHash;
 use crate::sds::history::History;
@@ -62,8 +63,11 @@ pub struct ChannelState {
     pub(crate) history: History,
     /// Ids that are known though they are not in the history (any more), oldest first.
     pub(crate) remembered: Sequence<()>,
+    /// Ids of sync messages, apart: however many there are, they do not make a channel forget what it has delivered.
+    pub(crate) synced: Sequence<()>,
     /// Messages of ours in order of sending.
     pub(crate) outgoing: Outbox,
+    pub(crate) echoes: Echoes,
     pub(crate) parking: Parking,
     pub(crate) hints: HashMap<MessageId, Bytes>,
     pub(crate) repairs: Repairs,
@@ -85,7 +89,7 @@ pub struct ChannelStats {
     pub unacknowledged: usize,
     /// Messages that wait for their causes.
     pub parked: usize,
-    /// Bytes of those messages.
+    /// Bytes of those messages, as `max_parked_bytes` counts them.
     pub parked_bytes: usize,
     /// Ids that they wait for.
     pub missing: usize,
@@ -116,7 +120,9 @@ impl ChannelState {
             id,
             history: History::default(),
             remembered: Sequence::default(),
+            synced: Sequence::default(),
             outgoing: Outbox::new(whole_ms(options.resend_interval)),
+            echoes: Echoes::new(options.max_remembered),
             timing: RepairTiming::of(&options),
             timers: Timers::new(&options, Now::default()),
             repairs: Repairs::default(),
@@ -198,7 +204,9 @@ impl ChannelState {
     /// The causal history that a message of this timestamp gets: oldest first, with the hints that were set here.
     pub(crate) fn entries_until(&self, timestamp: i64) -> Vec<HistoryEntry> {
         let recent = self.history.recent(timestamp, self.options.max_causal_history);
+        // A message without an id, which an import may bring, is none that peers take, so they would wait for it for ever.
         let mut entries: Vec<_> = recent
+            .filter(|message| !message.message_id.is_empty())
             .map(|message| HistoryEntry {
                 message_id: message.message_id.clone(),
                 retrieval_hint: self.hints.get(&message.message_id).cloned().unwrap_or_default(),
@@ -274,14 +282,18 @@ impl ChannelState {
     /// Whether nobody has to wait for a message, and a copy of it is no news. One that is outgoing is known even where
     /// the history has lost it and nobody remembers: it is ours.
     pub(crate) fn is_known(&self, id: &[u8]) -> bool {
-        self.history.contains(id) || self.remembered.contains(id) || self.outgoing.contains(id)
+        self.history.contains(id)
+            || self.remembered.contains(id)
+            || self.outgoing.contains(id)
+            || self.synced.contains(id)
     }
 
     pub(crate) fn remember(&mut self, id: MessageId) {
-        self.remembered.push(id, ());
-        while self.remembered.len() > self.options.max_remembered {
-            self.remembered.pop_front();
-        }
+        self.remembered.push_within(self.options.max_remembered, id);
+    }
+
+    pub(crate) fn remember_sync(&mut self, id: MessageId) {
+        self.synced.push_within(self.options.max_remembered, id);
     }
 
     /// Delivers messages that wait for nothing, and what that releases, causes first and otherwise in order.
@@ -329,6 +341,7 @@ impl ChannelState {
     /// and its hint goes with it.
     pub(crate) fn drop_outgoing(&mut self, id: &MessageId, changes: &mut Changes) {
         self.outgoing.remove(id.as_bytes());
+        self.echoes.spoke(id.clone());
         changes.meta_changed = true;
         if !self.history.contains(id.as_bytes()) {
             self.remember(id.clone());
@@ -395,7 +408,7 @@ impl ChannelState {
             parked: self.parking.len(),
             parked_bytes: self.parking.bytes(),
             missing: self.parking.waited_for(),
-            remembered: self.remembered.len(),
+            remembered: self.remembered.len() + self.synced.len(),
             requests: self.repairs.requests(),
             responses: self.repairs.responses(),
             blooms_rejected: self.blooms_rejected,

@@ -148,6 +148,8 @@ impl ChannelState {
             self.parking.remove(&id);
             changes.meta_changed = true;
             self.drop_hint(&id, changes);
+            // Others may wait for it.
+            self.note_unasked(&id);
             changes.lost(id, LostReason::Expired);
         }
     }
@@ -191,7 +193,8 @@ impl ChannelState {
         // An echo of it is no news. Peers may name it as a cause, and one may have done so before its time.
         let met = self.parking.meet(id.as_bytes());
         changes.meta_changed |= met.any;
-        self.remember(id);
+        self.echoes.spoke(id.clone());
+        self.remember_sync(id);
         self.cascade(met.released, now, changes);
         bytes
     }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::base::error::{Error, Result};
 use crate::base::name::{MAX_ID_BYTES, MessageId, ParticipantId};
-use crate::sds::message::{HistoryEntry, SdsMessage};
+use crate::sds::message::{CAUSE_BYTES, HistoryEntry, SdsMessage};
 use crate::sds::options::{MAX_ENTRIES, MAX_HINT_BYTES, WireFormat};
 use crate::sds::proto::{
     Fault, Field, Reader, bytes_len, put_bytes, put_header, put_number, put_some_bytes, varint_len,
@@ -74,9 +74,9 @@ impl Packet<'_> {
         }
     }
 
-    /// The bytes that [`to_stored`](Self::to_stored) keeps, the channel's id aside.
-    pub(crate) fn stored_bytes(&self) -> usize {
-        let entries: usize = self.causal_history.iter().map(|entry| entry.bytes()).sum();
+    /// What the message that [`to_stored`](Self::to_stored) keeps counts for while it is parked.
+    pub(crate) fn parked_bytes(&self) -> usize {
+        let entries: usize = self.causal_history.iter().map(|entry| entry.bytes() + CAUSE_BYTES).sum();
         self.message_id.len() + self.content.len() + self.sender_id.len() + entries
     }
 }

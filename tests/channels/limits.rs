@@ -47,8 +47,8 @@ async fn ch_38_beyond_max_outgoing_wrap_is_refused_until_a_message_is_acknowledg
 async fn ch_38_beyond_what_may_be_parked_a_message_is_refused_and_taken_once_there_is_room() {
     let bounds = [
         options().with_max_parked(1),
-        // Ids of two bytes, one cause of one byte, content of seven.
-        options().with_max_parked_bytes(10),
+        // Ids of two bytes, one cause of one byte, which counts for 128 more, content of seven.
+        options().with_max_parked_bytes(138),
         options().with_max_missing(1),
     ];
     for bounded in bounds {

@@ -102,6 +102,50 @@ fn an_echo_of_our_own_messages_acknowledges_nothing() {
 }
 
 #[test]
+fn an_echo_of_a_message_that_was_acknowledged_meanwhile_acknowledges_no_other() {
+    let mut state = plain();
+    state.wrap("m1", "x", NOW).unwrap();
+    let (second, _) = state.wrap("m2", "x", NOW).unwrap();
+    // A peer has the second one only, which waits there for the first.
+    assert_eq!(told(&receive(&mut state, &packet_with_bloom("p", 1, &[], &["m2"])).1), ["seen m2", "ready p"]);
+    let (received, effects) = receive(&mut state, &second);
+    assert_eq!((received.status, told(&effects)), (ReceiveStatus::Duplicate, vec![]));
+    assert_eq!(waiting(&state), ["m1"]);
+}
+
+#[test]
+fn an_echo_of_our_own_sync_message_acknowledges_nothing() {
+    let mut state = plain();
+    state.wrap("m1", "x", NOW).unwrap();
+    let (sync, _) = state.sync_message("s1", NOW).unwrap();
+    let (received, effects) = receive(&mut state, &sync);
+    assert_eq!((received.status, told(&effects)), (ReceiveStatus::Duplicate, vec![]));
+    assert_eq!(waiting(&state), ["m1"]);
+}
+
+#[test]
+fn an_echo_of_what_was_sent_before_a_restart_acknowledges_nothing_and_what_a_peer_says_does() {
+    let options = ChannelOptions::default().with_participant("alice");
+    let (mut state, mut stored) = (channel(options.clone()), super::Stored::default());
+    let (_, effects) = state.wrap("m1", "x", NOW).unwrap();
+    stored.save(&state, &effects);
+    let (second, effects) = state.wrap("m2", "x", NOW).unwrap();
+    stored.save(&state, &effects);
+    let (_, effects) = receive(&mut state, &packet_with_bloom("p", 1, &[], &["m2"]));
+    stored.save(&state, &effects);
+    let (sync, _) = state.sync_message("s1", NOW).unwrap();
+
+    let (mut state, _) = stored.load_at(&options, NOW + 1);
+    for echo in [second, sync] {
+        assert_eq!(told(&receive(&mut state, &echo).1), [""; 0]);
+        assert_eq!(waiting(&state), ["m1"]);
+    }
+    // Another device of hers, or whoever speaks in her name, is no echo.
+    let hers = SdsMessage { sender_id: "alice".into(), ..message("other", NOW, &["m1"]) };
+    assert_eq!(told(&receive(&mut state, &encode(WireFormat::NimSds, &hers)).1), ["sent m1", "ready other"]);
+}
+
+#[test]
 fn ch_08_a_bloom_filter_that_cannot_be_acknowledges_nothing() {
     let bloom = |bits: &[u8], hashes: u64, size: u64| {
         let mut bytes = Vec::new();

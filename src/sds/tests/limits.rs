@@ -33,20 +33,36 @@ fn parked_messages_are_bounded_and_the_same_bytes_are_taken_once_there_is_room()
 
 #[test]
 fn bytes_of_parked_messages_are_bounded() {
-    // Two ids of 1 byte each, and content.
+    // Two ids of 1 byte each, 128 for the cause, and content.
     let sized = |id: &str, length: usize| {
-        let message = SdsMessage { content: Bytes::from(vec![7; length - 2]), ..message(id, 2, &["x"]) };
+        let message = SdsMessage { content: Bytes::from(vec![7; length - 130]), ..message(id, 2, &["x"]) };
         encode(WireFormat::NimSds, &message)
     };
-    let mut state = channel(ChannelOptions::default().with_max_parked_bytes(100));
-    assert_eq!(refused(&mut state, |state| state.receive(&sized("z", 101), NOW)), "ParkedFull");
-    assert_eq!(status(&mut state, &sized("a", 60)), Parked);
-    assert_eq!(refused(&mut state, |state| state.receive(&sized("b", 41), NOW)), "ParkedFull");
-    assert_eq!(status(&mut state, &sized("c", 40)), Parked);
-    assert_eq!(state.stats().parked_bytes, 100);
+    let mut state = channel(ChannelOptions::default().with_max_parked_bytes(1_000));
+    assert_eq!(refused(&mut state, |state| state.receive(&sized("z", 1_001), NOW)), "ParkedFull");
+    assert_eq!(status(&mut state, &sized("a", 600)), Parked);
+    assert_eq!(refused(&mut state, |state| state.receive(&sized("b", 401), NOW)), "ParkedFull");
+    assert_eq!(status(&mut state, &sized("c", 400)), Parked);
+    assert_eq!(state.stats().parked_bytes, 1_000);
     assert_eq!(status(&mut state, &packet("x", 1, &[])), Delivered);
     assert_eq!(state.stats().parked_bytes, 0);
-    assert_eq!(status(&mut state, &sized("b", 41)), Delivered);
+    assert_eq!(status(&mut state, &sized("b", 401)), Delivered);
+}
+
+#[test]
+fn what_parked_messages_take_in_memory_is_bounded_however_short_the_ids_that_they_name() {
+    let mut state = plain();
+    let causes: Vec<_> = (0..1_024).map(|number| format!("{number:x}")).collect();
+    let causes: Vec<_> = causes.iter().map(String::as_str).collect();
+    let mut parked = 0;
+    while state.receive(&packet(&format!("p{parked}"), 2, &causes), NOW).is_ok() {
+        parked += 1;
+    }
+    // Each cause is kept as named, as waited for, and as who waits for it.
+    let kept: usize = state.meta().incoming.iter().map(|parked| parked.message.causal_history.len()).sum();
+    let most = state.options().max_parked_bytes;
+    assert_eq!(kept, parked * 1_024);
+    assert!(kept * size_of::<crate::sds::HistoryEntry>() <= most, "{kept} causes of {parked} messages");
 }
 
 #[test]
@@ -72,6 +88,22 @@ fn the_oldest_remembered_id_is_forgotten_first() {
     assert_eq!(status(&mut state, &packet("y", 2, &[])), Delivered); // evicts x1, which is remembered instead of x2
     assert_eq!(status(&mut state, &packet("x1", 1, &[])), Duplicate);
     assert_eq!(status(&mut state, &packet("x2", 1, &[])), Delivered);
+}
+
+#[test]
+fn sync_messages_however_many_make_a_channel_forget_nothing_that_it_has_delivered() {
+    let mut state = channel(ChannelOptions::default().with_max_remembered(2).with_max_history(1));
+    let first = packet("a", 1, &[]);
+    assert_eq!(status(&mut state, &first), Delivered);
+    assert_eq!(status(&mut state, &packet("b", 2, &[])), Delivered); // evicts a
+    let sync = |id: &str| encode(WireFormat::NimSds, &SdsMessage { content: Bytes::new(), ..message(id, 2, &[]) });
+    for number in 0..5 {
+        state.sync_message(format!("own{number}"), NOW).unwrap();
+        assert_eq!(status(&mut state, &sync(&format!("s{number}"))), ReceiveStatus::Sync);
+    }
+    assert_eq!(status(&mut state, &first), Duplicate);
+    assert_eq!([status(&mut state, &sync("s4")), status(&mut state, &sync("s0"))], [Duplicate, ReceiveStatus::Sync]);
+    assert_eq!(state.stats().remembered, 3);
 }
 
 #[test]

@@ -188,6 +188,64 @@ fn what_is_still_waited_for_when_its_request_ends_is_asked_for_anew_when_a_peer_
 }
 
 #[test]
+fn a_request_that_others_left_no_place_for_is_kept_for_its_turn() {
+    let mut state = opened(&options("bob").with_max_repair_requests(1).with_repair_t_max(Duration::from_secs(60)));
+    let names = ["x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8"];
+    receive(&mut state, &packet("p", 2, &names));
+    // So many do not fit into the messages of their minute, and none of them is ever answered.
+    let mut asked = std::collections::BTreeSet::new();
+    for round in 1..=16 {
+        let now = NOW + round * 20 * SECOND;
+        tick(&mut state, now);
+        asked.extend(ids(&decoded(&state.sync_message(format!("s{round}"), now).unwrap().0).repair_request));
+    }
+    assert_eq!(asked.into_iter().collect::<Vec<_>>(), names);
+    // Once each has had its turn, they end, though messages go out all the time.
+    for round in 17..=21 {
+        let now = NOW + round * 20 * SECOND;
+        tick(&mut state, now);
+        state.sync_message(format!("s{round}"), now).unwrap();
+    }
+    assert_eq!((held(&state), state.next_due()), (vec![], None));
+}
+
+#[test]
+fn a_request_does_not_wait_for_a_turn_that_never_comes() {
+    let mut state = opened(&options("bob").with_max_repair_requests(1));
+    receive(&mut state, &packet("p", 2, &["x1", "x2", "x3"]));
+    assert_eq!(attached(&mut state, "own", NOW + 300 * SECOND).len(), 1);
+    receive(&mut state, &packet("q", 2, &["own"]));
+    // Nothing is sent any more, so the two that were passed over end as well, one lifetime later.
+    told_until(&mut state, NOW + 3_000 * SECOND);
+    assert_eq!((held(&state), state.next_due()), (vec![], None));
+}
+
+#[test]
+fn a_parked_cause_that_expires_is_asked_for_when_a_peer_is_heard() {
+    let mut state = opened(&options("bob").with_park_timeout(Some(Duration::from_secs(60))));
+    state.receive(&packet("b", 2, &["a"]), NOW).unwrap();
+    state.receive(&packet("c", 3, &["b"]), NOW + 30 * SECOND).unwrap();
+    assert_eq!(told(&tick(&mut state, NOW + 60 * SECOND)), ["expired b"]);
+    // c waits for b still, which was here until now.
+    assert_eq!(held(&state), [("a".to_owned(), wait("bob", "a"))]);
+    state.receive(&packet("p", 1, &[]), NOW + 61 * SECOND).unwrap();
+    let asked: Vec<_> = held(&state).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(asked, ["a", "b"]);
+}
+
+#[test]
+fn nobody_is_asked_for_a_cause_without_an_id_after_a_restart_either() {
+    let (mut state, mut stored) = (opened(&options("bob")), Stored::default());
+    let (_, effects) = receive(&mut state, &packet("m2", 2, &[""]));
+    stored.save(&state, &effects);
+    assert_eq!((held(&state), state.missing()), (vec![], vec![MessageId::default()]));
+    for mut state in [state, stored.load(&options("bob")).0] {
+        receive(&mut state, &packet("p", 1, &[]));
+        assert_eq!(held(&state), [], "no message has the empty id, so nobody could answer");
+    }
+}
+
+#[test]
 fn a_peer_that_asks_for_the_same_puts_our_request_off() {
     let mut state = opened(&options("bob"));
     receive(&mut state, &packet("m2", 2, &["m1"]));

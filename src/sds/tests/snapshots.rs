@@ -9,7 +9,8 @@ use crate::base::name::ChannelId;
 use crate::sds::proto::{put_bytes, put_number};
 use crate::sds::snapshot::{decode_data, decode_meta, decode_update, encode_data, encode_meta, encode_update};
 use crate::sds::{
-    ChannelData, ChannelMeta, ChannelOptions, ChannelState, HistoryEntry, HistoryUpdate, SdsMessage, WireFormat, encode,
+    ChannelData, ChannelMeta, ChannelOptions, ChannelState, HistoryEntry, HistoryUpdate, IncomingMessage, SdsMessage,
+    WireFormat, encode,
 };
 
 fn options() -> ChannelOptions {
@@ -118,6 +119,39 @@ fn a_repair_about_two_messages_is_refused() {
     torn[place] = b'l';
     assert!(matches!(decode_meta(&torn), Err(Error::MalformedMessage { .. })));
     assert!(decode_meta(&bytes).is_ok());
+}
+
+/// What nim-sds has saved, which takes sync messages for messages.
+fn imported(
+    parked: SdsMessage,
+    missing: &str,
+    message_history: Vec<SdsMessage>,
+) -> (ChannelState, crate::sds::Effects) {
+    let waiting = |message, missing: &str| IncomingMessage {
+        message,
+        missing: [missing.into()].into(),
+        ..IncomingMessage::default()
+    };
+    let incoming = vec![waiting(message("later", 9, &["s1"]), "s1"), waiting(parked, missing)];
+    let meta = ChannelMeta { lamport_timestamp: 9, incoming, ..ChannelMeta::default() };
+    let bytes = encode_data(&ChannelData::new(meta, message_history, vec![]));
+    ChannelState::import(room(), options(), &bytes, NOW).unwrap()
+}
+
+#[test]
+fn a_sync_message_that_nim_sds_has_parked_is_met_and_never_ready() {
+    let sync = SdsMessage { content: bytes::Bytes::new(), ..message("s1", 5, &["gone"]) };
+    let (state, effects) = imported(sync, "gone", vec![]);
+    assert_eq!(told(&effects), ["ready later"]);
+    assert_eq!((state.stats().parked, state.stats().missing, state.stats().history), (0, 0, 1));
+}
+
+#[test]
+fn a_message_without_an_id_that_nim_sds_has_kept_is_not_named_as_a_cause() {
+    let (mut state, _) = imported(message("p", 5, &["gone"]), "gone", vec![message("", 3, &[]), message("a", 2, &[])]);
+    let (bytes, _) = state.wrap("own", "x", NOW).unwrap();
+    // Nobody takes such a message, so whoever is to wait for it would wait for ever.
+    assert_eq!(super::causes(&bytes), ["a"]);
 }
 
 proptest! {

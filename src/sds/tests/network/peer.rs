@@ -150,7 +150,7 @@ impl Peer {
         let id = &message.message_id;
         for cause in &message.causal_history {
             let known = self.taken.contains(&cause.message_id) || self.waived.contains(&cause.message_id);
-            assert!(known, "{id} before its cause {}", cause.message_id);
+            assert!(known, "{:?}: {id} before its cause {}", self.options.participant, cause.message_id);
         }
         assert!(self.taken.insert(id.clone()), "{id} twice");
         self.log.push(message);
@@ -162,11 +162,15 @@ impl Peer {
         missing.into_iter().filter(|id| !held.contains(id)).collect()
     }
 
-    /// What it has in any form.
-    pub(super) fn holds(&self) -> impl Iterator<Item = MessageId> {
+    /// What it has in any form: all that it has taken, or, where histories forget, what is left of it.
+    pub(super) fn holds(&self, forgetful: bool) -> impl Iterator<Item = MessageId> {
         let meta = self.state.as_ref().map(ChannelState::meta).unwrap_or_default();
         let parked = meta.incoming.into_iter().map(|incoming| incoming.message.message_id);
-        self.taken.iter().cloned().chain(parked)
+        let outgoing = meta.outgoing.into_iter().map(|outgoing| outgoing.message.message_id);
+        let history = self.state.as_ref().map(ChannelState::history).unwrap_or_default();
+        let history = history.into_iter().map(|message| message.message_id.clone());
+        let taken = self.taken.iter().filter(move |_| !forgetful).cloned();
+        taken.chain(history).chain(parked).chain(outgoing)
     }
 
     /// The application gives causes up.
@@ -184,7 +188,8 @@ impl Peer {
     pub(super) fn is_settled(&self) -> bool {
         self.state.as_ref().is_some_and(|state| {
             let stats = state.stats();
-            (stats.parked, stats.missing, stats.requests) == (0, 0, 0) && stats.history == self.log.len()
+            let kept = self.log.len().min(self.options.max_history);
+            (stats.parked, stats.missing, stats.requests) == (0, 0, 0) && stats.history == kept
         })
     }
 }
