@@ -32,3 +32,5 @@ mod story;
 mod support;
 #[path = "channels/timers.rs"]
 mod timers;
+#[path = "channels/unshown.rs"]
+mod unshown;
