@@ -346,6 +346,12 @@ impl Ready for ChannelReady<'_> {
         saved.then(|| (self.part.cell.subject().clone(), revision))
     }
 
+    fn reveals(&self) -> Option<(Subject, u64)> {
+        // A copy of a message changes nothing, and tells that the message is here.
+        let done = self.done.as_ref().filter(|_| self.part.channel.persister.is_some())?;
+        Some((self.part.cell.subject().clone(), done.revision))
+    }
+
     fn tell(self: Box<Self>) {
         if let Some(done) = self.done {
             // Nobody waits for the events to be raised: the commit is waited for.
