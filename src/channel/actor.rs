@@ -211,7 +211,7 @@ mod tests {
     use crate::bus::Bus;
     use crate::sds::ChannelOptions;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_actor_whose_state_was_torn_by_somebody_else_ends_so_that_it_is_replaced() {
         let id = ChannelId::new("room").unwrap();
         let state = ChannelState::new(id.clone(), ChannelOptions::default()).unwrap();
@@ -225,6 +225,6 @@ mod tests {
         assert!(torn.is_err());
         let answer = actor.call(ChannelMessage::Stats, None).await.unwrap();
         assert!(answer.unwrap().is_err());
-        ended.await.unwrap();
+        tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.unwrap().unwrap();
     }
 }
