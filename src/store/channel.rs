@@ -89,6 +89,7 @@ impl Inner {
                 drop(live.slot.exclusive().await?);
                 continue;
             }
+            self.look_after(live);
             if live.options != options {
                 let problem = format!("channel {id} is open with other options");
                 return Err(Error::InvalidOptions { problems: vec![problem] });
@@ -140,6 +141,7 @@ impl Inner {
                 drop(live.slot.exclusive().await?);
                 continue;
             }
+            self.look_after(live);
             if !ours {
                 return Err(Error::ChannelExists { id: id.to_string() });
             }
@@ -149,6 +151,13 @@ impl Inner {
                 saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
             }
             return Ok(self.channel_handle(id, live));
+        }
+    }
+
+    /// An actor that died before its opening was complete was nobody's yet when that was told: it is restarted now.
+    fn look_after(self: &Arc<Self>, live: &Live) {
+        if matches!(live.slot.place(), Place::Running(actor, ()) if actor.get_status() >= ActorStatus::Stopping) {
+            self.revive(Child::Subject(live.slot.subject().clone()));
         }
     }
 
@@ -288,11 +297,8 @@ impl Inner {
     pub(super) async fn revive_channel(self: &Arc<Self>, id: &ChannelId) {
         let Some(entry) = lock(&self.channels).get(id).cloned() else { return };
         let Some(live) = entry.live() else { return };
-        if matches!(live.slot.place(), Place::Running(actor, ()) if actor.get_status() < ActorStatus::Stopping) {
-            // It was closed or dropped and opened again meanwhile.
-            return;
-        }
-        if !live.slot.restarting() {
+        // It may have been closed or dropped and opened again meanwhile.
+        if !live.slot.replacing() {
             return;
         }
         self.bring_back(&live.slot, &live.restarts, || self.restart_channel(id, live)).await;
@@ -478,6 +484,20 @@ mod tests {
         let channel = store.open_channel("room", ChannelOptions::default()).await.unwrap();
         channel.stats().await.unwrap();
         assert_ne!(actor(new.live().unwrap()).get_id(), first.get_id(), "it is still looked after");
+        store.stop().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_actor_whose_death_was_told_before_its_opening_was_complete_is_restarted() {
+        let store = Store::builder("app").adapter(MemoryAdapter::default()).start().await.unwrap();
+        let channel = store.open_channel("room", ChannelOptions::default()).await.unwrap();
+        let entry = store.inner.channel_entry(&ChannelId::new("room").unwrap());
+        let live = entry.live().unwrap();
+        // As it is then: the death is told, and nothing follows from it.
+        store.inner.children.dismiss(live.slot.subject());
+        actor(live).kill_and_wait(None).await.unwrap();
+        store.open_channel("room", ChannelOptions::default()).await.unwrap();
+        channel.stats().await.unwrap();
         store.stop().await.unwrap();
     }
 }
