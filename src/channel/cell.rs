@@ -394,10 +394,13 @@ mod tests {
 
     /// A packet of a peer's that names a cause nobody has.
     fn parked(cell: &ChannelCell, id: &str) {
-        let mut message = SdsMessage::default();
-        message.message_id = id.into();
-        message.causal_history = vec![HistoryEntry::new("a cause that never came")];
-        (message.channel_id, message.content) = (Bytes::from_static(b"c"), Bytes::from_static(b"x"));
+        let message = SdsMessage {
+            message_id: id.into(),
+            causal_history: vec![HistoryEntry::new("a cause that never came")],
+            channel_id: Bytes::from_static(b"c"),
+            content: Bytes::from_static(b"x"),
+            ..SdsMessage::default()
+        };
         let packet = encode(WireFormat::NimSds, &message);
         cell.operate(|state| state.receive(&packet, 1_000)).unwrap();
     }

@@ -152,7 +152,6 @@ impl World {
 }
 
 async fn boils(seed: u64, durability: Durability, drops: bool) {
-    println!("seed {seed}, {durability:?}, drops: {drops}");
     let (adapter, faults) = faulty();
     let tree = Tree::start(adapter.clone()).await;
     let spared = tree.ids();
@@ -207,7 +206,7 @@ async fn boils(seed: u64, durability: Durability, drops: bool) {
         assert_eq!(set.len(), ids.len());
         there.insert(room, set);
     }
-    let expected = world.expected.lock().unwrap();
+    let expected = std::mem::take(&mut *world.expected.lock().unwrap());
     if !drops {
         for (room, answered) in &expected.answered {
             let lost: Vec<_> = answered.difference(&there[room]).collect();
@@ -226,13 +225,6 @@ async fn whatever_happens_at_once_nothing_hangs_and_what_was_answered_is_there_a
     for seed in 1..=SEEDS {
         boils(seed, Durability::Fsync, false).await;
         boils(seed, Durability::Ram, false).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn with_channels_that_are_dropped_as_well_nothing_hangs_or_comes_twice() {
-    for seed in 1..=SEEDS {
-        boils(seed, Durability::Fsync, true).await;
     }
 }
 
