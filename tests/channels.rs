@@ -25,6 +25,8 @@ mod restarts;
 mod routing;
 #[path = "channels/saving.rs"]
 mod saving;
+#[path = "channels/soup.rs"]
+mod soup;
 #[cfg(feature = "redb")]
 #[path = "channels/story.rs"]
 mod story;
@@ -32,3 +34,5 @@ mod story;
 mod support;
 #[path = "channels/timers.rs"]
 mod timers;
+#[path = "channels/unshown.rs"]
+mod unshown;

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use ractor::{ActorRef, Message, MessagingErr, RpcReplyPort};
+use ractor::{ActorRef, ActorStatus, Message, MessagingErr, RpcReplyPort};
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -70,6 +70,19 @@ impl<M: Message, S: Clone> Slot<M, S> {
     #[must_use]
     pub(crate) fn restarting(&self) -> bool {
         self.unless_gone(Place::Starting)
+    }
+
+    /// The actor is dead, and is being replaced. Answers whether that is so: one that lives, or is being replaced already,
+    /// is left alone.
+    #[must_use]
+    pub(crate) fn replacing(&self) -> bool {
+        self.place.send_if_modified(|place| {
+            let dead = matches!(place, Place::Running(actor, _) if actor.get_status() >= ActorStatus::Stopping);
+            if dead {
+                *place = Place::Starting;
+            }
+            dead
+        })
     }
 
     fn unless_gone(&self, next: Place<M, S>) -> bool {

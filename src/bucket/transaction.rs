@@ -27,7 +27,7 @@ use crate::bucket::hold::{Held, Hold, Switch};
 use crate::bucket::instance::{Instance, News};
 use crate::bucket::message::BucketMessage;
 use crate::bucket::part::TransactionBucket;
-use crate::persistence::{Coordinator, Joining, Participant, Parts, Persister, Ready};
+use crate::persistence::{Coordinator, Joining, Participant, Parts, Persister, Ready, Saved};
 use crate::records::Draft;
 
 /// How often a transaction is tried, and how long it rests in between.
@@ -343,15 +343,51 @@ impl Transaction {
         let outcome = decide(&mut parts, &joined, coordinator, &switch);
         // The buckets go on.
         drop(holds);
-        for Changed { persister, subject, revision } in outcome? {
-            // Asked for before; what has become impossible since is an answer of the save.
-            if level > Durability::Ram {
-                let saved = persister.saved(&subject, revision, level).await;
-                saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
-            }
+        Applied { changed: outcome?, level, joined: Some(joined) }.saved().await
+    }
+}
+
+/// A transaction that is applied. What it reveals is released once it is saved: dropped before, whether the save has
+/// failed at first or nobody waits for it any more, it leaves a task behind that sees to it.
+struct Applied {
+    changed: Vec<Changed>,
+    level: Durability,
+    /// None once they are released.
+    joined: Option<Parts>,
+}
+
+impl Applied {
+    async fn saved(mut self) -> Result<()> {
+        // Asked for before; what has become impossible since is an answer of the save.
+        for Changed { persister, subject, revision } in self.changed.iter().filter(|_| self.level > Durability::Ram) {
+            let saved = persister.saved(subject, *revision, self.level).await;
+            saved.map_err(|error| Error::NotSaved { revision: *revision, source: Arc::new(error) })?;
         }
-        joined.0.iter().for_each(|part| part.release());
+        self.joined.take().iter().for_each(Parts::release);
         Ok(())
+    }
+}
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        let Some(joined) = self.joined.take().filter(|joined| !joined.0.is_empty()) else { return };
+        // Without a runtime there is nobody left to send anything.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let level = self.level;
+        let saves: Vec<Saved> = self
+            .changed
+            .iter()
+            .map(|Changed { persister, subject, revision }| persister.follow(subject, *revision, level))
+            .collect();
+        runtime.spawn(async move {
+            for saved in saves {
+                if saved.outcome().await.is_err() {
+                    // It never will be.
+                    return;
+                }
+            }
+            joined.release();
+        });
     }
 }
 
@@ -428,15 +464,21 @@ fn decide(parts: &mut [Part], joined: &Parts, coordinator: &Coordinator, switch:
                 told.push((Arc::clone(&part.instance), news));
             }
         }
-        for (subject, revision) in ready.iter_mut().filter_map(|part| part.apply()) {
-            if let Some(persister) = persister.clone() {
-                changed.push(Changed { persister, subject, revision });
+        let mut revealed = Vec::new();
+        for part in &mut ready {
+            let saves = part.apply();
+            let told = if saves.is_some() { None } else { part.reveals() };
+            for (list, found) in [(&mut changed, saves), (&mut revealed, told)] {
+                if let (Some((subject, revision)), Some(persister)) = (found, persister.clone()) {
+                    list.push(Changed { persister, subject, revision });
+                }
             }
         }
         let saved: Vec<_> = changed.iter().map(|changed| (&changed.subject, changed.revision)).collect();
         if let (Some(gate), true) = (&gate, saved.len() > 1) {
             gate.join(&saved);
         }
+        changed.append(&mut revealed);
     }
     // Code of users' hears of it, and may have something to do with what has joined: nothing of that is held any more.
     drop((gate, turn));

@@ -90,6 +90,9 @@ impl ChannelStart {
     ///
     /// It is not refused when too many wait for a commit: its events are held at most once, see [`Timer`].
     fn tick(&self) -> Result<Option<oneshot::Receiver<()>>> {
+        if self.teller.is_silenced() {
+            return Ok(None);
+        }
         let now = self.clocks.now();
         let _order = self.teller.order();
         let Some(done) = self.cell.tick(now, fresh_id)? else { return Ok(None) };
@@ -98,6 +101,15 @@ impl ChannelStart {
             return Ok(None);
         }
         Ok(self.finish(done).1)
+    }
+
+    /// When the next tick is due; none where nothing it would tell may ever leave.
+    ///
+    /// # Errors
+    /// The state is torn.
+    fn next_due(&self) -> Result<Option<i64>> {
+        let due = self.cell.next_due()?;
+        Ok(due.filter(|_| !self.teller.is_silenced()))
     }
 
     /// Reveals the state, so that it has to be saved before.
@@ -176,13 +188,43 @@ impl Actor for ChannelActor {
             ChannelMessage::Tick => {
                 timer.fired();
                 if let Some(told) = state.tick()? {
-                    timer.hold(told, state.cell.next_due(), &state.clocks, &myself);
+                    timer.hold(told, state.next_due()?, &state.clocks, &myself);
                 }
             }
             ChannelMessage::Released => timer.release(state.pause_ms, &state.clocks),
             ChannelMessage::Wake => {}
         }
-        timer.arm(state.cell.next_due(), &state.clocks, &myself);
+        // A state that is torn, whoever tore it, ends the actor: it is loaded anew for the next one.
+        timer.arm(state.next_due()?, &state.clocks, &myself);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+    use crate::base::clock::ManualClock;
+    use crate::base::durability::Durability;
+    use crate::base::name::ChannelId;
+    use crate::bus::Bus;
+    use crate::sds::ChannelOptions;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_actor_whose_state_was_torn_by_somebody_else_ends_so_that_it_is_replaced() {
+        let id = ChannelId::new("room").unwrap();
+        let state = ChannelState::new(id.clone(), ChannelOptions::default()).unwrap();
+        let cell = Arc::new(ChannelCell::new(id.clone(), state));
+        let (teller, _none) = Teller::new(id, Bus::default(), None, Durability::Ram);
+        let clocks = Clocks::new(Arc::new(ManualClock::at(0)));
+        let start =
+            ChannelStart { cell: Arc::clone(&cell), teller: Arc::new(teller), clocks, pause_ms: 0, persister: None };
+        let (actor, ended) = Actor::spawn(None, ChannelActor, start).await.unwrap();
+        let torn = catch_unwind(AssertUnwindSafe(|| cell.operate::<()>(|_| panic!("a mistake of ours"))));
+        assert!(torn.is_err());
+        let answer = actor.call(ChannelMessage::Stats, None).await.unwrap();
+        assert!(answer.unwrap().is_err());
+        tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.unwrap().unwrap();
     }
 }

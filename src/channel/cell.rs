@@ -1,15 +1,16 @@
 //! A channel's state, and what of it is unsaved: shared by its actor, which changes it, and the persister, which captures
 //! it without a message. It outlives the actor.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::base::error::{Error, Result};
 use crate::base::name::{ChannelId, MessageId, Subject};
 use crate::persistence::{Captured, Cell, Save};
-use crate::sds::{ChannelData, ChannelState, Effects, FailedCommit, Now, PendingHistory};
+use crate::sds::{ChannelData, ChannelMeta, ChannelState, Effects, FailedCommit, Now, PendingHistory};
 
 /// A channel's state with its unsaved changes.
 #[derive(Debug)]
@@ -129,10 +130,12 @@ impl ChannelCell {
     }
 
     /// When the next tick is due; none where there is none, or nobody may make it.
-    pub(crate) fn next_due(&self) -> Option<i64> {
-        // A torn state is loaded anew by whoever replaces the actor.
-        let inner = self.lock().ok()?;
-        if inner.sealed { None } else { inner.state.next_due() }
+    ///
+    /// # Errors
+    /// The state is torn.
+    pub(crate) fn next_due(&self) -> Result<Option<i64>> {
+        let inner = self.lock()?;
+        Ok(if inner.sealed { None } else { inner.state.next_due() })
     }
 
     /// What is read, with the revision that has to be saved before it may leave.
@@ -186,7 +189,9 @@ impl ChannelCell {
         Ok(inner.note(effects))
     }
 
-    /// Puts a state that was loaded anew in the place of a torn one, with what was unsaved of the history put over it.
+    /// Puts a state that was loaded anew in the place of a torn one. What was unsaved of history and hints is put over
+    /// it, and what the torn one still tells of the rest, so that nothing that was answered is lost: at worst, what was
+    /// done since the last save is told or sent once more.
     ///
     /// # Errors
     /// What loading finds wrong with the data.
@@ -200,21 +205,49 @@ impl ChannelCell {
             Err(torn) => torn.into_inner(),
         };
         let mut data = stored;
+        // The state is read only, and whatever it tells is put in order by loading it.
+        if let Ok(torn) = catch_unwind(AssertUnwindSafe(|| inner.state.meta())) {
+            salvage(torn, &mut data.meta);
+        }
+        let mut hints: HashMap<MessageId, Bytes> = data.hints.into_iter().collect();
         for unsaved in [inner.handed.as_ref(), inner.captured.as_ref(), Some(&inner.waiting)].into_iter().flatten() {
             let update = unsaved.history.to_update();
             data.message_history.retain(|message| !update.evict.contains(&message.message_id));
             data.message_history.extend(update.append);
+            hints.extend(unsaved.hints.iter().map(|(id, hint)| (id.clone(), hint.clone())));
         }
+        hints.retain(|_, hint| !hint.is_empty());
+        data.hints = hints.into_iter().collect();
         let (state, effects) = load(data)?;
         inner.state = state;
         inner.operations += 1;
-        // The meta that is unsaved was lost with the torn state; what was loaded takes its place.
+        // What is stored may be older than what was made of the torn state.
         inner.waiting.meta = true;
         let done = inner.note(effects);
         drop(inner);
         self.inner.clear_poison();
         Ok(done)
     }
+}
+
+/// Adds what a torn state tells to what is stored, which the former goes before: no message is left out that either has.
+fn salvage(torn: ChannelMeta, stored: &mut ChannelMeta) {
+    fn add<T>(to: &mut Vec<T>, more: Vec<T>, id: impl Fn(&T) -> &MessageId) {
+        let have: HashSet<MessageId> = to.iter().map(|one| id(one).clone()).collect();
+        to.extend(more.into_iter().filter(|one| !have.contains(id(one))));
+    }
+    let ChannelMeta { lamport_timestamp, outgoing, incoming, outgoing_repair, incoming_repair, .. } = torn;
+    stored.lamport_timestamp = stored.lamport_timestamp.max(lamport_timestamp);
+    let old = std::mem::replace(&mut stored.outgoing, outgoing);
+    add(&mut stored.outgoing, old, |one| &one.message.message_id);
+    // In order of sending.
+    stored.outgoing.sort_by_key(|one| one.message.lamport_timestamp);
+    let old = std::mem::replace(&mut stored.incoming, incoming);
+    add(&mut stored.incoming, old, |one| &one.message.message_id);
+    let old = std::mem::replace(&mut stored.outgoing_repair, outgoing_repair);
+    add(&mut stored.outgoing_repair, old, |one| &one.entry.message_id);
+    // What has been answered is not answered again.
+    stored.incoming_repair = incoming_repair;
 }
 
 /// The state, locked for a transaction.
@@ -321,10 +354,8 @@ impl ChannelCell {
 
 #[cfg(test)]
 mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
     use super::*;
-    use crate::sds::ChannelOptions;
+    use crate::sds::{ChannelOptions, HistoryEntry, SdsMessage, WireFormat, encode};
 
     fn load(data: ChannelData) -> Result<(ChannelState, Effects)> {
         ChannelState::load(ChannelId::new("c")?, ChannelOptions::default(), data, 1_000)
@@ -359,6 +390,90 @@ mod tests {
         let ids: Vec<_> = history.iter().map(|message| message.message_id.as_str().unwrap().to_owned()).collect();
         assert_eq!(ids, ["in flight", "waiting"]);
         assert_eq!(cell.capture().saves.len(), 2, "both are written again");
+    }
+
+    /// A packet of a peer's that names a cause nobody has.
+    fn parked(cell: &ChannelCell, id: &str) {
+        let message = SdsMessage {
+            message_id: id.into(),
+            causal_history: vec![HistoryEntry::new("a cause that never came")],
+            channel_id: Bytes::from_static(b"c"),
+            content: Bytes::from_static(b"x"),
+            ..SdsMessage::default()
+        };
+        let packet = encode(WireFormat::NimSds, &message);
+        cell.operate(|state| state.receive(&packet, 1_000)).unwrap();
+    }
+
+    #[test]
+    fn what_was_sent_parked_and_hinted_at_before_a_tear_is_there_after_it_saved_or_not() {
+        for saved in [false, true] {
+            let (state, _effects) = load(ChannelData::default()).unwrap();
+            let cell = ChannelCell::new(ChannelId::new("c").unwrap(), state);
+            wrap(&cell, "first");
+            parked(&cell, "p");
+            cell.operate(|state| state.set_hint("first", Bytes::from_static(b"here"))).unwrap();
+            let mut stored = ChannelData::default();
+            if saved {
+                stored.meta = cell.read(ChannelState::meta).unwrap();
+                stored.message_history =
+                    cell.read(ChannelState::history).unwrap().iter().map(|m| (**m).clone()).collect();
+                stored.hints = vec![("first".into(), Bytes::from_static(b"here"))];
+                cell.capture();
+                cell.saved();
+            }
+            wrap(&cell, "second");
+            cell.operate(|state| state.set_hint("second", Bytes::from_static(b"there"))).unwrap();
+            cell.operate(|state| state.set_hint("first", Bytes::new())).unwrap();
+            let before = cell.read(ChannelState::meta).unwrap();
+            let torn = catch_unwind(AssertUnwindSafe(|| cell.operate::<()>(|_| panic!("a mistake of ours"))));
+            assert!(torn.is_err());
+            // Saving goes on meanwhile, and of a torn state only what was noted of it is saved.
+            let captured = cell.capture();
+            stored.hints.retain(|_| false);
+            for save in captured.saves {
+                match save {
+                    Save::History(_, update) => stored.message_history.extend(update.append.clone()),
+                    Save::Hint(_, id, hint) if !hint.is_empty() => stored.hints.push((id, hint)),
+                    Save::Hint(..) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            cell.saved();
+            cell.mend(load, stored).unwrap();
+            let after = cell.read(ChannelState::meta).unwrap();
+            let ids = |meta: &ChannelMeta| -> Vec<MessageId> {
+                meta.outgoing.iter().map(|one| one.message.message_id.clone()).collect()
+            };
+            assert_eq!(ids(&after), ["first", "second"], "saved: {saved}");
+            assert_eq!(after, before, "saved: {saved}");
+            let hints: Vec<_> = cell.read(|state| state.hints().map(|(id, _)| id.clone()).collect()).unwrap();
+            assert_eq!(hints, ["second"], "saved: {saved}");
+            assert!(
+                cell.capture().saves.iter().any(|save| matches!(save, Save::ChannelMeta(..))),
+                "it is written again"
+            );
+        }
+    }
+
+    #[test]
+    fn hints_that_were_never_saved_outlive_a_tear() {
+        let (state, _effects) = load(ChannelData::default()).unwrap();
+        let cell = ChannelCell::new(ChannelId::new("c").unwrap(), state);
+        for id in ["in flight", "waiting", "taken back"] {
+            wrap(&cell, id);
+            cell.operate(|state| state.set_hint(id, Bytes::from_static(b"here"))).unwrap();
+            if id == "in flight" {
+                cell.capture();
+            }
+        }
+        cell.operate(|state| state.set_hint("taken back", Bytes::new())).unwrap();
+        let torn = catch_unwind(AssertUnwindSafe(|| cell.operate::<()>(|_| panic!("a mistake of ours"))));
+        assert!(torn.is_err());
+        cell.mend(load, ChannelData::default()).unwrap();
+        let mut hints: Vec<_> = cell.read(|state| state.hints().map(|(id, _)| id.clone()).collect()).unwrap();
+        hints.sort_unstable();
+        assert_eq!(hints, ["in flight", "waiting"]);
     }
 
     #[test]

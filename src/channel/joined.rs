@@ -17,7 +17,7 @@ use crate::channel::handle::Channel;
 use crate::channel::teller::{Order, Teller};
 use crate::channel::timer::Clocks;
 use crate::persistence::{Cell, Coordinator, Joining, Part, Participant, Ready};
-use crate::sds::{ChannelEvent, ChannelState, Effects, Now, Received, SdsMessage};
+use crate::sds::{ChannelEvent, ChannelState, Effects, Now, Received, SdsMessage, Unshown};
 
 /// How a handle reaches the channel's state without asking its actor; it keeps nothing of a closed channel alive.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ pub struct TransactionChannel {
 }
 
 /// A message of a transaction's. A cheap clone; clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Outgoing {
     id: MessageId,
     bytes: Bytes,
@@ -86,10 +86,20 @@ impl Outgoing {
     /// The bytes to send, once the transaction has committed and, where channel or transaction are set so, the commit is
     /// saved; none before, and never where the transaction failed.
     ///
-    /// None, too, where that save has failed at first (`NotSaved`) or nobody has waited for it: the message is in the
-    /// channel then, among those that no peer has acknowledged, and is not to be sent anew under another id.
+    /// None, too, while that save has not succeeded (`NotSaved`), or goes on without anybody waiting for it: there are
+    /// bytes as soon as it has. The message is in the channel then, among those that no peer has acknowledged: it is sent
+    /// again by its timer, and not to be sent anew under another id.
     pub fn bytes(&self) -> Option<Bytes> {
         self.released.load(Ordering::Acquire).then(|| self.bytes.clone())
+    }
+}
+
+/// Without the bytes: they hold what the application sent.
+impl fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, bytes, released } = self;
+        let bytes = Unshown(bytes);
+        f.debug_struct("Outgoing").field("id", id).field("bytes", &bytes).field("released", released).finish()
     }
 }
 
@@ -334,6 +344,12 @@ impl Ready for ChannelReady<'_> {
         let revision = done.revision;
         self.done = Some(done);
         saved.then(|| (self.part.cell.subject().clone(), revision))
+    }
+
+    fn reveals(&self) -> Option<(Subject, u64)> {
+        // A copy of a message changes nothing, and tells that the message is here.
+        let done = self.done.as_ref().filter(|_| self.part.channel.persister.is_some())?;
+        Some((self.part.cell.subject().clone(), done.revision))
     }
 
     fn tell(self: Box<Self>) {

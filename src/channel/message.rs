@@ -1,5 +1,6 @@
 //! What a channel's actor is told.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,6 @@ use crate::base::name::MessageId;
 use crate::sds::{ChannelStats, Received, SdsMessage};
 
 /// What a channel's actor is told.
-#[derive(Debug)]
 pub(crate) enum ChannelMessage {
     /// A message of ours, to be sent.
     Wrap(MessageId, Bytes, RpcReplyPort<Result<Answer<Bytes>>>),
@@ -37,6 +37,26 @@ pub(crate) enum ChannelMessage {
     Released,
     /// Somebody else has changed the state, or it may be changed again: look when it is due.
     Wake,
+}
+
+/// Its kind alone: what it carries is the application's.
+impl fmt::Debug for ChannelMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wrap(..) => "Wrap",
+            Self::Receive(..) => "Receive",
+            Self::DependenciesMet(..) => "DependenciesMet",
+            Self::Hint(..) => "Hint",
+            Self::Sync(_) => "Sync",
+            Self::Export(_) => "Export",
+            Self::History(_) => "History",
+            Self::Missing(_) => "Missing",
+            Self::Stats(_) => "Stats",
+            Self::Tick => "Tick",
+            Self::Released => "Released",
+            Self::Wake => "Wake",
+        })
+    }
 }
 
 #[cfg(feature = "cluster")]

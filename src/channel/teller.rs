@@ -116,6 +116,11 @@ impl Teller {
         Some(when)
     }
 
+    /// Whether nothing can ever be told any more: it would have to be saved before, and saving has ended for good.
+    pub(super) fn is_silenced(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.persister.fenced().is_some())
+    }
+
     /// Nothing more is to be told: the task ends with what it holds.
     pub(crate) fn hush(&self) {
         if let Some(held) = &self.held {

@@ -62,6 +62,11 @@ pub(crate) trait Ready {
     /// Applies it, notes it as unsaved and tells the persister so; answers what is to be saved, at which revision, if
     /// anything is. Called once, under the commit gate.
     fn apply(&mut self) -> Option<(Subject, u64)>;
+    /// Asked once it is applied and nothing of it is to be saved: what has to be saved all the same before anything of it
+    /// may be seen, because it tells of what others have changed.
+    fn reveals(&self) -> Option<(Subject, u64)> {
+        None
+    }
     /// Everything is applied, and the gate is open: whoever has to be told is told.
     fn tell(self: Box<Self>);
 }
@@ -143,6 +148,13 @@ impl fmt::Debug for Joining {
 /// The parts of a transaction that has ended or is about to: dropped, their drafts end.
 #[derive(Debug, Default)]
 pub(crate) struct Parts(pub(crate) Vec<Arc<dyn Part>>);
+
+impl Parts {
+    /// The commit is saved: what each of them reveals may be seen.
+    pub(crate) fn release(&self) {
+        self.0.iter().for_each(|part| part.release());
+    }
+}
 
 impl Drop for Parts {
     fn drop(&mut self) {

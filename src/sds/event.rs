@@ -1,15 +1,16 @@
 //! What a channel tells its subscribers.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::base::name::MessageId;
-use crate::sds::message::{HistoryEntry, SdsMessage};
+use crate::sds::message::{HistoryEntry, SdsMessage, Unshown};
 
 /// Something that happened in a channel. Within one operation `Sent` comes before `Missing`, and that before `Ready`; what
 /// comes by timer is `Lost`, then `Resend`, `Repair` and `Sync`, whose bytes are to be sent to all peers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ChannelEvent {
     /// A message of a peer's has been delivered, after all its causes. Own messages raise none.
@@ -61,6 +62,28 @@ pub enum ChannelEvent {
         /// What to send.
         bytes: Bytes,
     },
+}
+
+/// Of bytes only how many there are: they hold what the application sent.
+impl fmt::Debug for ChannelEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready { message } => f.debug_struct("Ready").field("message", message).finish(),
+            Self::Sent { id, certain } => f.debug_struct("Sent").field("id", id).field("certain", certain).finish(),
+            Self::Lost { id, reason } => f.debug_struct("Lost").field("id", id).field("reason", reason).finish(),
+            Self::Missing { id, entries } => {
+                f.debug_struct("Missing").field("id", id).field("entries", entries).finish()
+            }
+            Self::Sync { id, bytes } => f.debug_struct("Sync").field("id", id).field("bytes", &Unshown(bytes)).finish(),
+            Self::Repair { id, bytes } => {
+                f.debug_struct("Repair").field("id", id).field("bytes", &Unshown(bytes)).finish()
+            }
+            Self::Resend { id, attempt, bytes } => {
+                let mut shown = f.debug_struct("Resend");
+                shown.field("id", id).field("attempt", attempt).field("bytes", &Unshown(bytes)).finish()
+            }
+        }
+    }
 }
 
 impl ChannelEvent {

@@ -1,5 +1,7 @@
 //! Messages as they travel and are kept.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +9,7 @@ use crate::base::codec::content_bytes;
 use crate::base::name::{MessageId, ParticipantId};
 
 /// A message, by the names of the SDS specification (<https://rfc.vac.dev/vac/raw/sds>).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SdsMessage {
     /// Its id.
@@ -32,6 +34,26 @@ pub struct SdsMessage {
     /// Messages that the sender asks for; empty where stored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub repair_request: Vec<HistoryEntry>,
+}
+
+/// Of content and filter only how long they are: what people say to each other does not belong into a log.
+impl fmt::Debug for SdsMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("SdsMessage");
+        shown.field("message_id", &self.message_id).field("lamport_timestamp", &self.lamport_timestamp);
+        shown.field("causal_history", &self.causal_history).field("channel_id", &self.channel_id);
+        shown.field("content", &Unshown(&self.content)).field("bloom_filter", &Unshown(&self.bloom_filter));
+        shown.field("sender_id", &self.sender_id).field("repair_request", &self.repair_request).finish()
+    }
+}
+
+/// Shows how many bytes there are, and not which.
+pub(crate) struct Unshown<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Debug for Unshown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
 }
 
 impl SdsMessage {

@@ -1,13 +1,14 @@
 //! What is saved of a channel.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::base::codec::content_bytes;
 use crate::base::name::MessageId;
-use crate::sds::message::{HistoryEntry, SdsMessage};
+use crate::sds::message::{HistoryEntry, SdsMessage, Unshown};
 
 /// The version of [`ChannelMeta`] that this crate writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -82,7 +83,7 @@ pub struct OutgoingRepairEntry {
 }
 
 /// A message that this peer was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct IncomingRepairEntry {
     /// The message.
@@ -92,6 +93,15 @@ pub struct IncomingRepairEntry {
     pub cached_message: Bytes,
     /// When it is answered, in milliseconds since the Unix epoch.
     pub due_ms: i64,
+}
+
+/// Of the message only how long it is.
+impl fmt::Debug for IncomingRepairEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entry, cached_message, due_ms } = self;
+        let mut shown = f.debug_struct("IncomingRepairEntry");
+        shown.field("entry", entry).field("cached_message", &Unshown(cached_message)).field("due_ms", due_ms).finish()
+    }
 }
 
 /// What changed in a channel's history. No id is in both lists.

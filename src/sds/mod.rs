@@ -69,6 +69,7 @@ mod tests;
 
 pub use effects::Effects;
 pub use event::{ChannelEvent, LostReason};
+pub(crate) use message::Unshown;
 pub use message::{HistoryEntry, SdsMessage};
 pub use meta::{
     ChannelData, ChannelMeta, HistoryUpdate, IncomingMessage, IncomingRepairEntry, OutgoingRepairEntry, SCHEMA_VERSION,

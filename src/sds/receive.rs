@@ -1,6 +1,7 @@
 //! What a packet does to a channel: it acknowledges, and it is delivered, parked or old news.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,14 +14,14 @@ use crate::sds::causal::ParkingLimits;
 use crate::sds::effects::{Changes, Effects};
 use crate::sds::event::ChannelEvent;
 use crate::sds::hash::BloomHash;
-use crate::sds::message::HistoryEntry;
+use crate::sds::message::{HistoryEntry, Unshown};
 use crate::sds::options::BloomAck;
 use crate::sds::state::ChannelState;
 use crate::sds::time::Now;
 use crate::sds::wire::{Entry, Packet, decode, own_entries};
 
 /// The answer to a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
     /// What the sender's application sent.
@@ -29,6 +30,15 @@ pub struct Received {
     pub missing: Vec<HistoryEntry>,
     /// What became of the message.
     pub status: ReceiveStatus,
+}
+
+/// Of the content only how long it is.
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { content, missing, status } = self;
+        let content = Unshown(content);
+        f.debug_struct("Received").field("content", &content).field("missing", missing).field("status", status).finish()
+    }
 }
 
 /// What became of a received message.

@@ -16,18 +16,20 @@
 //! Decoding checks everything in one pass and borrows: a [`Packet`] points into its input, so no bytes whatsoever make
 //! the decoder allocate. Owned copies are made of a packet that has been accepted.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::base::error::{Error, Result};
 use crate::base::name::{MAX_ID_BYTES, MessageId, ParticipantId};
-use crate::sds::message::{CAUSE_BYTES, HistoryEntry, SdsMessage};
+use crate::sds::message::{CAUSE_BYTES, HistoryEntry, SdsMessage, Unshown};
 use crate::sds::options::{MAX_ENTRIES, MAX_HINT_BYTES, WireFormat};
 use crate::sds::proto::{
     Fault, Field, Reader, bytes_len, put_bytes, put_header, put_number, put_some_bytes, varint_len,
 };
 
 /// A decoded message that borrows its parts from the bytes that were decoded.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Packet<'a> {
     /// The message's id; may be empty.
@@ -46,6 +48,19 @@ pub struct Packet<'a> {
     pub sender_id: &'a [u8],
     /// Messages that the sender asks for.
     pub repair_request: Entries<'a>,
+}
+
+/// Of content and filter only how long they are.
+impl fmt::Debug for Packet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Packet");
+        shown.field("message_id", &self.message_id.escape_ascii().to_string());
+        shown.field("lamport_timestamp", &self.lamport_timestamp).field("causal_history", &self.causal_history);
+        shown.field("channel_id", &self.channel_id.escape_ascii().to_string());
+        shown.field("content", &Unshown(self.content)).field("bloom_filter", &Unshown(self.bloom_filter));
+        shown.field("sender_id", &self.sender_id.escape_ascii().to_string());
+        shown.field("repair_request", &self.repair_request).finish()
+    }
 }
 
 impl Packet<'_> {
@@ -82,12 +97,19 @@ impl Packet<'_> {
 }
 
 /// The entries of a list in a packet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Entries<'a> {
     /// From the first entry to the last, with whatever fields stand in between.
     bytes: &'a [u8],
     field: u64,
     count: usize,
+}
+
+/// The entries, and nothing of what stands in between, which may be the content.
+impl fmt::Debug for Entries<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }
 
 impl<'a> Entries<'a> {

@@ -156,10 +156,12 @@ impl Inner {
         }
         let subject = entry.slot().subject().clone();
         let (id, unwanted) = (actor.get_id(), actor.get_cell());
+        // Before its death can be told: whoever is to restart it finds it there.
+        let wanted = entry.slot().started(actor, instance);
         let alive = self.children.born(id, Child::Subject(subject.clone()));
-        if !entry.slot().started(actor, instance) {
-            // Stopped, dropped or detached meanwhile.
-            self.children.dismiss(&subject);
+        if !wanted {
+            // Stopped, dropped or detached meanwhile, and maybe defined again: that one is not to be dismissed.
+            self.children.dismiss_actor(id);
             let _dead = unwanted.stop_and_wait(None, None).await;
             return Err(Error::Stopping);
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use ractor::Actor;
+use ractor::{Actor, ActorStatus};
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -89,6 +89,7 @@ impl Inner {
                 drop(live.slot.exclusive().await?);
                 continue;
             }
+            self.look_after(live);
             if live.options != options {
                 let problem = format!("channel {id} is open with other options");
                 return Err(Error::InvalidOptions { problems: vec![problem] });
@@ -140,6 +141,7 @@ impl Inner {
                 drop(live.slot.exclusive().await?);
                 continue;
             }
+            self.look_after(live);
             if !ours {
                 return Err(Error::ChannelExists { id: id.to_string() });
             }
@@ -149,6 +151,13 @@ impl Inner {
                 saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
             }
             return Ok(self.channel_handle(id, live));
+        }
+    }
+
+    /// An actor that died before its opening was complete was nobody's yet when that was told: it is restarted now.
+    fn look_after(self: &Arc<Self>, live: &Live) {
+        if matches!(live.slot.place(), Place::Running(actor, ()) if actor.get_status() >= ActorStatus::Stopping) {
+            self.revive(Child::Subject(live.slot.subject().clone()));
         }
     }
 
@@ -269,10 +278,12 @@ impl Inner {
         let (actor, _ended) = spawned.map_err(|error| Error::permanent("starting a channel", error))?;
         let subject = live.slot.subject().clone();
         let (id, unwanted) = (actor.get_id(), actor.get_cell());
+        // Before its death can be told: whoever is to restart it finds it there.
+        let wanted = live.slot.started(actor, ());
         let alive = self.children.born(id, Child::Subject(subject.clone()));
-        if !live.slot.started(actor, ()) {
-            // Stopped, dropped or closed meanwhile.
-            self.children.dismiss(&subject);
+        if !wanted {
+            // Stopped, dropped or closed meanwhile, and maybe opened again: that one is not to be dismissed.
+            self.children.dismiss_actor(id);
             let _dead = unwanted.stop_and_wait(None, None).await;
             return Err(Error::Stopping);
         }
@@ -286,7 +297,8 @@ impl Inner {
     pub(super) async fn revive_channel(self: &Arc<Self>, id: &ChannelId) {
         let Some(entry) = lock(&self.channels).get(id).cloned() else { return };
         let Some(live) = entry.live() else { return };
-        if !live.slot.restarting() {
+        // It may have been closed or dropped and opened again meanwhile.
+        if !live.slot.replacing() {
             return;
         }
         self.bring_back(&live.slot, &live.restarts, || self.restart_channel(id, live)).await;
@@ -298,6 +310,10 @@ impl Inner {
                 Some(persister) => self.unless_stopping(persister.load_channel(id)).await?,
                 None => ChannelData::default(),
             };
+            if let Place::Gone(error) = live.slot.place() {
+                // Another one may have been opened in its place: nothing of this one is told or saved any more.
+                return Err(error);
+            }
             let now = live.start.clocks.now();
             live.start.mend(|data| ChannelState::load(id.clone(), live.options.clone(), data, now), stored)?;
         }
@@ -425,5 +441,63 @@ impl Live {
             // A teller that panicked has nothing left to raise.
             let _panicked = task.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::memory::MemoryAdapter;
+    use crate::store::Store;
+
+    use super::*;
+
+    fn actor(live: &Live) -> ractor::ActorRef<ChannelMessage> {
+        match live.slot.place() {
+            Place::Running(actor, ()) => actor,
+            Place::Starting | Place::Gone(_) => panic!("it does not run"),
+        }
+    }
+
+    /// A channel that was closed while its actor was being restarted, and the one that was opened in its place.
+    async fn closed_and_opened_again() -> (Store, ChannelId, Arc<ChannelEntry>, Arc<ChannelEntry>) {
+        let store = Store::builder("app").adapter(MemoryAdapter::default()).start().await.unwrap();
+        let id = ChannelId::new("room").unwrap();
+        let entry = || store.inner.channel_entry(&id);
+        store.open_channel("room", ChannelOptions::default()).await.unwrap();
+        let old = entry();
+        store.close_channel("room").await.unwrap();
+        store.open_channel("room", ChannelOptions::default()).await.unwrap();
+        let new = entry();
+        (store, id, old, new)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_that_comes_after_the_end_of_its_channel_does_not_touch_the_one_in_its_place() {
+        let (store, id, old, new) = closed_and_opened_again().await;
+        let first = actor(new.live().unwrap());
+        // What was on its way when the channel was closed: an actor that starts, and the news of one that died.
+        assert!(matches!(store.inner.restart_channel(&id, old.live().unwrap()).await, Err(Error::Stopping)));
+        store.inner.revive_channel(&id).await;
+        assert_eq!(actor(new.live().unwrap()).get_id(), first.get_id(), "nothing has happened to it");
+
+        first.kill();
+        let channel = store.open_channel("room", ChannelOptions::default()).await.unwrap();
+        channel.stats().await.unwrap();
+        assert_ne!(actor(new.live().unwrap()).get_id(), first.get_id(), "it is still looked after");
+        store.stop().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_actor_whose_death_was_told_before_its_opening_was_complete_is_restarted() {
+        let store = Store::builder("app").adapter(MemoryAdapter::default()).start().await.unwrap();
+        let channel = store.open_channel("room", ChannelOptions::default()).await.unwrap();
+        let entry = store.inner.channel_entry(&ChannelId::new("room").unwrap());
+        let live = entry.live().unwrap();
+        // As it is then: the death is told, and nothing follows from it.
+        store.inner.children.dismiss(live.slot.subject());
+        actor(live).kill_and_wait(None).await.unwrap();
+        store.open_channel("room", ChannelOptions::default()).await.unwrap();
+        channel.stats().await.unwrap();
+        store.stop().await.unwrap();
     }
 }

@@ -63,6 +63,13 @@ impl Children {
         }
     }
 
+    /// The end of this actor is wanted, and of no other that its subject may have by now.
+    pub(super) fn dismiss_actor(&self, id: ActorId) {
+        if let Some(child) = self.state().living.get_mut(&id) {
+            *child = None;
+        }
+    }
+
     /// The end of a subject's actor is wanted: its death, which [`died`](Self::died) will be told of, is no failure.
     pub(super) fn dismiss(&self, subject: &Subject) {
         let wanted = Some(Child::Subject(subject.clone()));
@@ -101,8 +108,10 @@ mod tests {
         assert_eq!(children.died(id(2)), None, "it died before it was entered");
         assert!(!children.born(id(2), bucket.clone()), "which its spawner is told");
         assert!(children.born(id(3), bucket));
+        assert!(children.born(id(4), Child::Persister));
+        children.dismiss_actor(id(4));
         children.dismiss(&Subject::Bucket("b".try_into().unwrap()));
-        assert_eq!(children.died(id(3)), None);
+        assert_eq!((children.died(id(3)), children.died(id(4))), (None, None));
         let state = children.state();
         assert!(state.living.is_empty() && state.early_deaths.is_empty());
     }

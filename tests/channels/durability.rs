@@ -242,3 +242,81 @@ async fn a_store_that_is_fenced_tells_nothing_that_its_successor_does_not_know()
     heir.receive(packet("m1", 5, &[])).await.unwrap();
     assert_eq!(stored_ids(&adapter).await, ["m1"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn ch_45_a_transaction_that_finds_a_copy_waits_for_the_commit_of_what_it_is_a_copy_of() {
+    let (adapter, faults) = faulty();
+    let store = start(&adapter).await;
+    let channel = store.open_channel("room", synced()).await.unwrap();
+    faults.inject(Fault::hang().on(Operation::Commit));
+    let bytes = packet("m1", 5, &[]);
+    let first = receive(&channel, bytes.clone());
+    until_a_commit_is_under_way(&faults).await;
+    let copy = {
+        let (store, channel) = (store.clone(), channel.clone());
+        tokio::spawn(async move { store.transaction(async |tx| tx.join(&channel)?.receive(&bytes)).await })
+    };
+    pass(1_000).await;
+    assert!(!first.is_finished() && !copy.is_finished(), "that it is a copy would tell that the first is here");
+    faults.heal();
+    assert_eq!(first.await.unwrap().unwrap(), ReceiveStatus::Delivered);
+    let commits = faults.commits().len();
+    assert_eq!(copy.await.unwrap().unwrap().received.status, ReceiveStatus::Duplicate);
+    assert_eq!(faults.commits().len(), commits, "it changed nothing itself");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_transaction_sends_and_could_not_save_at_first_is_released_by_its_save() {
+    for (channels, transactions) in [(Durability::Fsync, Durability::Ram), (Durability::Ram, Durability::Fsync)] {
+        let (adapter, faults) = faulty();
+        let store = start(&adapter).await;
+        let channel = store.open_channel("room", options().with_durability(channels)).await.unwrap();
+        let (sent, out) = std::sync::mpsc::channel();
+        faults.fail_commits(transient());
+        let outcome = store
+            .transaction(async |tx| {
+                sent.send(tx.join(&channel)?.wrap("m1", "content")?).unwrap();
+                Ok::<_, Error>(())
+            })
+            .durability(transactions)
+            .await;
+        assert!(matches!(outcome, Err(Error::NotSaved { .. })), "{outcome:?}");
+        let message = out.recv().unwrap();
+        pass(10_000).await;
+        assert!(message.bytes().is_none(), "it is not saved");
+        faults.heal();
+        pass(10_000).await;
+        assert_eq!(stored_ids(&adapter).await, ["m1"]);
+        let peer = start(&faulty().0).await.open_channel("room", options().with_participant("peer")).await.unwrap();
+        assert_eq!(peer.receive(message.bytes().unwrap()).await.unwrap().status, ReceiveStatus::Delivered);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_transaction_sends_is_released_by_its_save_though_nobody_waits_for_it_any_more() {
+    let (adapter, faults) = faulty();
+    let store = start(&adapter).await;
+    let channel = store.open_channel("room", synced()).await.unwrap();
+    let (sent, out) = std::sync::mpsc::channel();
+    faults.inject(Fault::hang().on(Operation::Commit));
+    let given_up = {
+        let (store, channel) = (store.clone(), channel.clone());
+        tokio::spawn(async move {
+            store
+                .transaction(async |tx| {
+                    sent.send(tx.join(&channel)?.wrap("m1", "content")?).unwrap();
+                    Ok::<_, Error>(())
+                })
+                .await
+        })
+    };
+    until_a_commit_is_under_way(&faults).await;
+    given_up.abort();
+    assert!(given_up.await.unwrap_err().is_cancelled());
+    let message = out.recv().unwrap();
+    pass(1_000).await;
+    assert!(message.bytes().is_none(), "it is not saved");
+    faults.heal();
+    pass(1_000).await;
+    assert!(message.bytes().is_some());
+}

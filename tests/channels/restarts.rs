@@ -154,13 +154,13 @@ impl Actor for Application {
 }
 
 /// A store whose actors can be got hold of.
-struct Tree {
-    store: Store,
+pub(crate) struct Tree {
+    pub(crate) store: Store,
     application: ActorCell,
 }
 
 impl Tree {
-    async fn start(adapter: impl StorageAdapter) -> Self {
+    pub(crate) async fn start(adapter: impl StorageAdapter) -> Self {
         let (application, _) = Actor::spawn(None, Application, ()).await.unwrap();
         let store = builder(adapter).spawn_linked(application.get_cell()).await.unwrap();
         Self { store, application: application.get_cell() }
@@ -171,14 +171,14 @@ impl Tree {
     }
 
     /// Kills all that the store supervises but these.
-    fn kill_but(&self, spared: &BTreeSet<u64>) -> usize {
+    pub(crate) fn kill_but(&self, spared: &BTreeSet<u64>) -> usize {
         let victims: Vec<_> =
             self.actors().into_iter().filter(|actor| !spared.contains(&actor.get_id().pid())).collect();
         victims.iter().for_each(ActorCell::kill);
         victims.len()
     }
 
-    fn ids(&self) -> BTreeSet<u64> {
+    pub(crate) fn ids(&self) -> BTreeSet<u64> {
         self.actors().iter().map(|actor| actor.get_id().pid()).collect()
     }
 }
@@ -332,4 +332,47 @@ async fn an_actor_that_dies_six_times_within_thirty_seconds_is_given_up_and_what
     let report = tree.store.stop().await.unwrap();
     assert!(report.unsaved.is_empty());
     assert_eq!(stored_ids(&adapter).await.len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_that_is_closed_while_its_actor_is_restarted_and_opened_again_is_restarted_too() {
+    let (adapter, _) = faulty();
+    let tree = Tree::start(adapter).await;
+    let others = tree.ids();
+    // Every moment of a restart at which a close can come, and of a close at which a kill can.
+    for turns in 0..60 {
+        for closes_first in [false, true] {
+            let channel = tree.store.open_channel("room", options()).await.unwrap();
+            let closing = || {
+                tokio::spawn({
+                    let channel = channel.clone();
+                    async move { channel.close().await }
+                })
+            };
+            let (mut closed, mut killed) = (None, 0);
+            for first in [true, false] {
+                if first == closes_first {
+                    closed = Some(closing());
+                } else {
+                    killed = tree.kill_but(&others);
+                }
+                if first {
+                    for _ in 0..turns {
+                        tokio::task::yield_now().await;
+                    }
+                }
+            }
+            closed.unwrap().await.unwrap().unwrap();
+            let again = tree.store.open_channel("room", options()).await.unwrap();
+            pass(1).await;
+            let what = format!("{killed} killed, {turns} turns, closes first: {closes_first}");
+            assert_eq!(tree.ids().len(), others.len() + 1, "one actor: {what}");
+            assert_eq!(tree.kill_but(&others), 1, "{what}");
+            again.stats().await.unwrap_or_else(|error| panic!("{error}: {what}"));
+            again.close().await.unwrap();
+            pass(1).await;
+            assert_eq!(tree.ids(), others, "{what}");
+        }
+    }
+    tree.store.stop().await.unwrap();
 }

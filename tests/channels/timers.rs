@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ractor_persistence::base::clock::Clock;
+use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::Error;
 use ractor_persistence::channel::{ChannelDelivery, ChannelEvents};
 use ractor_persistence::persistence::Backoff;
@@ -326,4 +327,59 @@ async fn a_peer_that_is_out_of_reach_for_long_is_caught_up_with_by_timers_alone(
     told(&mut events);
     pass(600_000).await;
     assert!(told(&mut events).iter().all(|event| event.starts_with("sync")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_above_ram_of_a_fenced_store_does_not_wake_up_any_more() {
+    let (adapter, _) = faulty();
+    let looks = Arc::new(Looks::default());
+    let clocked = builder(adapter.clone()).clock(Arc::clone(&looks) as Arc<dyn Clock>);
+    let store = clocked.ttl_check_interval(Duration::ZERO).start().await.unwrap();
+    let channel = store.open_channel("room", every(1_000).with_durability(Durability::Fsync)).await.unwrap();
+    channel.wrap("m1", "content").await.unwrap();
+    pass(2_500).await;
+    let mut events = channel.subscribe();
+    let successor = start(&adapter).await;
+    // The next tick finds out.
+    pass(2_000).await;
+    looks.since();
+    let before = channel.stats().await.unwrap();
+    pass(3_600_000).await;
+    assert_eq!((looks.since(), told(&mut events).len()), (0, 0));
+    assert_eq!(channel.stats().await.unwrap(), before, "nothing was given up that nobody may send");
+    assert!(matches!(channel.wrap("m2", "content").await, Err(Error::Fenced { .. })));
+    pass(60_000).await;
+    assert_eq!(looks.since(), 0);
+    successor.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_a_drop_or_a_close_hangs_the_timer_is_not_armed_again() {
+    for drops in [false, true] {
+        let (adapter, faults) = faulty();
+        let looks = Arc::new(Looks::default());
+        let clocked = builder(adapter).persistence(lazy()).clock(Arc::clone(&looks) as Arc<dyn Clock>);
+        let store = clocked.ttl_check_interval(Duration::ZERO).start().await.unwrap();
+        let channel = store.open_channel("room", every(1_000)).await.unwrap();
+        channel.wrap("m1", "content").await.unwrap();
+        let mut events = channel.subscribe();
+        faults.inject(Fault::hang().on(if drops { Operation::Drop } else { Operation::Commit }));
+        let ending = {
+            let (store, channel) = (store.clone(), channel.clone());
+            tokio::spawn(async move { if drops { store.drop_channel("room").await } else { channel.close().await } })
+        };
+        faults.until(|log| log.iter().any(|logged| logged.result.is_none())).await;
+        // The timer that was armed before may fire once, and finds nothing to do.
+        pass(2_000).await;
+        looks.since();
+        pass(20_000).await;
+        assert_eq!((looks.since(), told(&mut events).len()), (0, 0), "drops: {drops}");
+        assert!(!ending.is_finished());
+        faults.heal();
+        ending.await.unwrap().unwrap();
+        pass(60_000).await;
+        assert_eq!((looks.since(), told(&mut events).len()), (0, 0), "drops: {drops}");
+        assert!(matches!(channel.stats().await, Err(Error::UnknownChannel { .. })));
+        store.stop().await.unwrap();
+    }
 }
