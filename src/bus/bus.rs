@@ -380,6 +380,42 @@ mod tests {
         assert!(!publisher.is_heard());
     }
 
+    /// Keeps the revisions and bytes that it hears, and looks at no payload.
+    #[derive(Default)]
+    struct Tally(Mutex<Vec<(u64, usize)>>);
+
+    impl Sink for Tally {
+        fn event(&self, event: &Event) {
+            assert_eq!(event.subject, Some(Subject::Bucket(BucketName::new("users").unwrap())));
+            assert!(event.persistent && event.topic == topic());
+            lock(&self.0).push((event.revision, event.bytes));
+        }
+
+        fn reads_payload(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn who_reads_no_payload_hears_the_same_of_events_that_have_none() {
+        let bus = Bus::default();
+        let tally = Arc::new(Tally::default());
+        let guard = bus.subscribe_sink(pattern("bucket.*.*"), Arc::<Tally>::clone(&tally));
+        let mut publisher = bus.publisher(topic());
+        let subject = Subject::Bucket(BucketName::new("users").unwrap());
+        for revision in 1..=2 {
+            assert!(publisher.is_heard() && !publisher.payload_is_read());
+            publisher.publish_bare(&subject, revision, 10, true);
+        }
+        let late = bus.subscribe(pattern("*"));
+        // Subscribed since the look: it hears the next one.
+        publisher.publish_bare(&subject, 3, 20, true);
+        assert!(publisher.payload_is_read());
+        drop((guard, late));
+        assert!(!publisher.payload_is_read());
+        assert_eq!(*lock(&tally.0), [(1, 10), (2, 10), (3, 20)]);
+    }
+
     #[test]
     fn a_dropped_guard_unsubscribes_and_a_detached_one_does_not() {
         let bus = Bus::default();

@@ -36,3 +36,32 @@ pub(crate) fn release(records: Vec<Arc<Record>>) {
         left.by_ref().take(AT_ONCE).for_each(drop);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::record::Metadata;
+
+    fn records(count: i64) -> Vec<Arc<Record>> {
+        let metadata = Metadata { version: 1, created_at: 1, updated_at: 1, expires_at: None };
+        (0..count).map(|key| Arc::new(Record::from_parts(key, 0, metadata, crate::record! { "text": "" }))).collect()
+    }
+
+    #[cfg(any(feature = "redb", feature = "postgres"))]
+    #[test]
+    fn every_record_is_fetched_once_and_in_order() {
+        for count in [0, 1, 15, 16, 17, 32, 100] {
+            let records = records(count);
+            assert!(fetched(&records).map(|record| record.key()).eq(records.iter().map(|record| record.key())));
+        }
+    }
+
+    #[test]
+    fn every_record_is_let_go_of() {
+        for count in [0, 1, 15, 16, 17, 32, 100] {
+            let kept = records(count);
+            release(kept.clone());
+            assert!(kept.iter().all(|record| Arc::strong_count(record) == 1));
+        }
+    }
+}
