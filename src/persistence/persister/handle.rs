@@ -58,7 +58,7 @@ pub(super) struct Shared {
     pub(super) gate: RwLock<()>,
     /// Held while an outcome is told, and taken before the turn ends: outcomes are told in the order of commits.
     pub(super) telling: Mutex<()>,
-    /// The adapter's commit in flight.
+    /// The adapter's commit in flight; there is none to come where saving has ended before this is locked.
     pub(super) flight: Mutex<Option<AbortHandle>>,
     /// Told whenever a commit has ended.
     pub(super) landed: Notify,

@@ -109,7 +109,8 @@ impl Persister {
         }
     }
 
-    /// Hands a commit to the adapter, in tasks of their own. A panic of the adapter is an unknown outcome.
+    /// Hands a commit to the adapter, in tasks of their own, unless saving has ended. A panic of the adapter is an unknown
+    /// outcome.
     fn launch(&self, saves: Vec<Save>, level: Durability, subjects: usize, bytes: usize) {
         let shared = &self.shared;
         let unsaved = lock(&shared.dirty).unsaved_bytes();
@@ -123,8 +124,16 @@ impl Persister {
         let adapter = Arc::clone(&shared.adapter);
         let persister = self.clone();
         let begun = Instant::now();
-        let mut work = tokio::spawn(async move { adapter.commit(&commit).await }.instrument(handed));
-        *lock(&shared.flight) = Some(work.abort_handle());
+        let mut work = {
+            // Under the lock: a stop gives up what it finds here after it has ended saving, and nothing may come later.
+            let mut flight = lock(&shared.flight);
+            if shared.ended.load(Ordering::SeqCst) {
+                return;
+            }
+            let work = tokio::spawn(async move { adapter.commit(&commit).await }.instrument(handed));
+            *flight = Some(work.abort_handle());
+            work
+        };
         let watch = async move {
             // It is waited for however long it takes, but whoever waits for it is told in time.
             let ended = loop {
