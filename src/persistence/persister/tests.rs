@@ -3,11 +3,15 @@
 //! be told at the next start, when it is too late.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ractor::Actor;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -15,6 +19,7 @@ use crate::base::durability::Durability;
 use crate::base::error::{Error, Failure, Place, Result};
 use crate::base::name::{BucketKey, BucketName, StoreName, Subject};
 use crate::bus::{Bus, Delivery, Pattern};
+use crate::persistence::actor::PersisterActor;
 use crate::persistence::cell::{Captured, Cell};
 use crate::persistence::event::{PersistenceEvent, PersistenceOutcome};
 use crate::persistence::health::{Health, Reason};
@@ -197,6 +202,12 @@ impl Plain {
         let revision = self.newest.fetch_add(1, Ordering::SeqCst) + 1;
         persister.changed(&self.subject, revision, 1);
     }
+
+    /// Nobody is woken for it: what is done for it is done by who waits for it.
+    fn change_unheard(&self, persister: &Persister) {
+        let revision = self.newest.fetch_add(1, Ordering::SeqCst) + 1;
+        lock(&persister.shared.dirty).changed(&self.subject, revision, 1, || persister.shared.now());
+    }
 }
 
 impl Cell for Plain {
@@ -260,7 +271,7 @@ async fn a_stop_gives_up_on_what_was_refused_in_its_own_time() {
     let (persister, cell) = persister_of(&adapter).await;
     cell.change(&persister);
     let (unsaved, failure) = persister.stop(Instant::now() + Duration::from_secs(30)).await;
-    assert_eq!(unsaved, [cell.subject.clone()]);
+    assert_eq!(unsaved, std::slice::from_ref(&cell.subject));
     assert!(matches!(failure, Some(Error::Permanent { .. })), "{failure:?}");
     assert!(adapter.asked("save") <= 3, "{:?}", adapter.asked);
 }
@@ -312,12 +323,66 @@ async fn nothing_is_handed_to_the_adapter_once_a_stop_has_given_up() {
         Ok(stopped) => stopped.unwrap(),
         Err(_) => stopping.await.unwrap(),
     };
-    assert_eq!(unsaved, [cell.subject.clone()]);
+    assert_eq!(unsaved, std::slice::from_ref(&cell.subject));
     assert!(failure.is_some());
     // Whatever had waited for the turn has had it by then.
     tokio::time::sleep(Duration::from_millis(200)).await;
     let asked = adapter.asked.lock().unwrap().clone();
     assert_eq!(asked, ["close"]);
+}
+
+fn home() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+#[test]
+fn whoever_waits_without_a_runtime_leaves_the_commit_to_the_one_of_the_store() {
+    let (home, adapter) = (home(), Scripted::new([]));
+    adapter.lets.add_permits(2);
+    let (persister, cell) = home.block_on(persister_of(&adapter));
+    home.block_on(Actor::spawn(None, PersisterActor, persister.clone())).unwrap();
+    cell.change_unheard(&persister);
+    let mut flush = tokio_test::task::spawn(persister.flush(None));
+    let mut outcome = flush.poll();
+    while outcome.is_pending() {
+        std::thread::sleep(Duration::from_millis(1));
+        outcome = if flush.is_woken() { flush.poll() } else { outcome };
+    }
+    let Poll::Ready(outcome) = outcome else { panic!("it is pending") };
+    outcome.unwrap();
+}
+
+#[test]
+fn saving_goes_on_after_the_runtime_on_which_somebody_waited_has_come_to_rest() {
+    let (home, adapter) = (home(), Scripted::new([]));
+    let (persister, cell) = home.block_on(persister_of(&adapter));
+    home.block_on(Actor::spawn(None, PersisterActor, persister.clone())).unwrap();
+    cell.change_unheard(&persister);
+    let elsewhere = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (registered, registers) = mpsc::channel();
+    let waiting = std::thread::spawn({
+        let persister = persister.clone();
+        move || {
+            elsewhere.block_on(async {
+                let mut flush = pin!(persister.flush(None));
+                let waits = poll_fn(|context| Poll::Ready(flush.as_mut().poll(context).is_pending())).await;
+                registered.send(waits).unwrap();
+                flush.await.unwrap();
+            });
+            // Nothing runs on it from here on.
+            elsewhere
+        }
+    });
+    assert!(registers.recv().unwrap());
+    home.block_on(adapter.is_asked("save", 1));
+    // Nobody who waits by now waits for this.
+    cell.change_unheard(&persister);
+    adapter.lets.add_permits(1);
+    let _elsewhere = waiting.join().unwrap();
+    home.block_on(adapter.is_asked("save", 2));
+    adapter.lets.add_permits(1);
+    let next = home.block_on(async { tokio::time::timeout(Duration::from_secs(10), persister.flush(None)).await });
+    next.expect("the next commit ends").unwrap();
 }
 
 /// Finds what it is told to find.

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -37,15 +38,18 @@ impl Persister {
             // The actor is dead. Whoever waits is served all the same, even if it is never replaced because its
             // supervisor was killed; the debounce timer is what is missing until then.
             let persister = self.clone();
-            tokio::spawn(async move { persister.advance() });
+            let runtime = Handle::try_current().unwrap_or_else(|_| self.shared.home.clone());
+            runtime.spawn(async move { persister.advance() });
         }
     }
 
     /// Does what is to be done at once, for those who wait for it and would wait for the actor's turn as well. The actor
-    /// is only woken where there is a time to wait for, or where somebody else has the persister's turn. Not for who holds
-    /// a lock: events are told in here.
+    /// is only woken where there is a time to wait for, where somebody else has the persister's turn, or where the runtime
+    /// is not the store's: commits run on that, because others come to rest when it suits them. Not for who holds a lock:
+    /// events are told in here.
     pub(super) fn hurry(&self) {
-        let is_free = self.shared.turn.try_lock().is_ok();
+        let at_home = Handle::try_current().is_ok_and(|runtime| runtime.id() == self.shared.home.id());
+        let is_free = at_home && self.shared.turn.try_lock().is_ok();
         if !is_free || self.advance().is_some() {
             self.wake();
         }
