@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 use ractor::ActorRef;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     pub(super) bus: Bus,
     pub(super) on_error: Option<OnError>,
     pub(super) started: Instant,
+    /// The runtime on which the store was started.
+    pub(super) home: Handle,
     /// Locked for moments only, never across an await; may be held while no other lock is.
     pub(super) dirty: Mutex<DirtySet<Token>>,
     pub(super) cells: Mutex<HashMap<Subject, Arc<dyn Cell>>>,
@@ -58,7 +61,7 @@ pub(super) struct Shared {
     pub(super) gate: RwLock<()>,
     /// Held while an outcome is told, and taken before the turn ends: outcomes are told in the order of commits.
     pub(super) telling: Mutex<()>,
-    /// The adapter's commit in flight.
+    /// The adapter's commit in flight; there is none to come where saving has ended before this is locked.
     pub(super) flight: Mutex<Option<AbortHandle>>,
     /// Told whenever a commit has ended.
     pub(super) landed: Notify,
@@ -142,6 +145,7 @@ impl Persister {
             bus,
             on_error,
             started: Instant::now(),
+            home: Handle::current(),
             dirty: Mutex::new(DirtySet::new(policy)),
             cells: Mutex::new(HashMap::new()),
             actor: Mutex::new(None),

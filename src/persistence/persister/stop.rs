@@ -12,6 +12,9 @@ use crate::base::name::Subject;
 use crate::persistence::persister::handle::{Persister, Shared, answer, isolated, lock, timed_out};
 use crate::persistence::port::Commit;
 
+/// With less time left, nothing is tried again: no timer is finer.
+const LEAST: Duration = Duration::from_millis(2);
+
 impl Persister {
     /// Saves what is unsaved until `limit`, then ends saving for good and releases the store's claim. Answers what could
     /// not be saved and why.
@@ -55,6 +58,8 @@ impl Persister {
     /// Flushes until it succeeds, fails for good, or the time is over. Answers why something is unsaved.
     async fn last_flush(&self, limit: Instant) -> Option<Error> {
         let mut failure = None;
+        // What is in flight by now began before: its refusal is not the last word.
+        let mut earlier = lock(&self.shared.dirty).in_flight();
         for attempt in 1.. {
             let flushed = async {
                 loop {
@@ -69,13 +74,18 @@ impl Persister {
             match tokio::time::timeout_at(limit, flushed).await {
                 Ok(Ok(())) => return None,
                 Ok(Err(error)) => {
-                    let again = error.is_retryable();
+                    let refused = !error.is_retryable();
+                    let for_good = refused && (!earlier || matches!(error, Error::Fenced { .. }));
                     failure = Some(error);
-                    let pause = Instant::now() + self.shared.options.retry.delay(attempt, jitter());
-                    if !again || pause >= limit {
+                    let left = limit.saturating_duration_since(Instant::now());
+                    if for_good || left < LEAST {
                         break;
                     }
-                    tokio::time::sleep_until(pause).await;
+                    earlier = false;
+                    if !refused {
+                        // None of the time is left unused, however long the pauses have become.
+                        tokio::time::sleep(self.shared.options.retry.delay(attempt, jitter()).min(left / 2)).await;
+                    }
                 }
                 Err(_) => {
                     failure.get_or_insert_with(|| timed_out("commit", "the last commit did not end in time"));

@@ -1,21 +1,31 @@
-//! What several threads do to a persister at once, and what it tells of damage. Were it wrong, a change could be forgotten
-//! as saved with a commit that it was not in, and damage would be told at the next start, when it is too late.
+//! What several threads do to a persister at once, how it stops, and what it tells of damage. Were it wrong, a change could
+//! be forgotten as saved with a commit that it was not in, or be lost by a stop that could have saved it, and damage would
+//! be told at the next start, when it is too late.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ractor::Actor;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::base::durability::Durability;
 use crate::base::error::{Error, Failure, Place, Result};
 use crate::base::name::{BucketKey, BucketName, StoreName, Subject};
 use crate::bus::{Bus, Delivery, Pattern};
+use crate::persistence::actor::PersisterActor;
 use crate::persistence::cell::{Captured, Cell};
 use crate::persistence::event::{PersistenceEvent, PersistenceOutcome};
 use crate::persistence::health::{Health, Reason};
 use crate::persistence::options::PersistenceOptions;
 use crate::persistence::persister::Persister;
+use crate::persistence::persister::handle::lock;
 use crate::persistence::port::{Capabilities, Finding, Save, StorageAdapter, Watcher};
 use crate::records::{BucketChange, BucketDelta, BucketSnapshot};
 
@@ -127,6 +137,243 @@ async fn no_capture_falls_between_an_outcome_and_its_cells_and_outcomes_are_told
         assert!(revision > told, "{revision} after {told}");
         told = revision;
     }
+}
+
+/// Answers saves as it was told, then well, each when it is let; keeps what was asked of it.
+struct Scripted {
+    answers: Mutex<VecDeque<Result<()>>>,
+    lets: Semaphore,
+    asked: Mutex<Vec<&'static str>>,
+}
+
+impl Scripted {
+    fn new(answers: impl IntoIterator<Item = Error>) -> Arc<Self> {
+        let answers = Mutex::new(answers.into_iter().map(Err).collect());
+        Arc::new(Self { answers, lets: Semaphore::new(0), asked: Mutex::default() })
+    }
+
+    fn asked(&self, what: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| **asked == what).count()
+    }
+
+    async fn is_asked(&self, what: &str, times: usize) {
+        while self.asked(what) < times {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[async_trait]
+impl StorageAdapter for Scripted {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default().with_incremental(true).with_durability(Durability::Fsync)
+    }
+
+    async fn save_bucket(&self, _bucket: &BucketKey, _change: &BucketChange) -> Result<()> {
+        self.asked.lock().unwrap().push("save");
+        let answer = self.answers.lock().unwrap().pop_front().unwrap_or(Ok(()));
+        self.lets.acquire().await.unwrap().forget();
+        answer
+    }
+
+    async fn load_bucket(&self, _bucket: &BucketKey) -> Result<Option<BucketSnapshot>> {
+        Ok(None)
+    }
+
+    async fn drop_bucket(&self, _bucket: &BucketKey) -> Result<()> {
+        Ok(())
+    }
+
+    async fn close(&self, _store: &StoreName) -> Result<()> {
+        self.asked.lock().unwrap().push("close");
+        Ok(())
+    }
+}
+
+/// Stands at its newest revision, whatever becomes of it.
+#[derive(Debug)]
+struct Plain {
+    subject: Subject,
+    newest: AtomicU64,
+}
+
+impl Plain {
+    fn change(&self, persister: &Persister) {
+        let revision = self.newest.fetch_add(1, Ordering::SeqCst) + 1;
+        persister.changed(&self.subject, revision, 1);
+    }
+
+    /// Nobody is woken for it: what is done for it is done by who waits for it.
+    fn change_unheard(&self, persister: &Persister) {
+        let revision = self.newest.fetch_add(1, Ordering::SeqCst) + 1;
+        lock(&persister.shared.dirty).changed(&self.subject, revision, 1, || persister.shared.now());
+    }
+}
+
+impl Cell for Plain {
+    fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    fn capture(&self) -> Captured {
+        let revision = self.newest.load(Ordering::SeqCst);
+        let Subject::Bucket(name) = &self.subject else { panic!("a bucket") };
+        let change = BucketChange::Delta(BucketDelta::new(revision, 0, 1));
+        Captured { revision, bytes: 1, saves: vec![Save::Bucket(name.clone(), Arc::new(change))] }
+    }
+
+    fn saved(&self) {}
+
+    fn handed(&self) {}
+
+    fn restore(&self) {}
+}
+
+/// A persister of one bucket, without an actor.
+async fn persister_of(adapter: &Arc<Scripted>) -> (Persister, Arc<Plain>) {
+    let adapter = Arc::clone(adapter) as Arc<dyn StorageAdapter>;
+    let options = PersistenceOptions::default().with_debounce(Duration::ZERO);
+    let bus = Bus::new(|failure| panic!("{failure}"));
+    let persister = Persister::claim(StoreName::new("s").unwrap(), adapter, options, bus, None).await.unwrap();
+    let subject = Subject::Bucket(BucketName::new("b").unwrap());
+    let cell = Arc::new(Plain { subject, newest: AtomicU64::new(0) });
+    persister.register(Arc::clone(&cell) as Arc<dyn Cell>, 0);
+    (persister, cell)
+}
+
+fn refused() -> Error {
+    Error::Permanent { operation: "commit".into(), source: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_tries_once_more_what_was_refused_by_a_commit_that_was_in_flight_before_it() {
+    let adapter = Scripted::new([refused()]);
+    let (persister, cell) = persister_of(&adapter).await;
+    cell.change(&persister);
+    adapter.is_asked("save", 1).await;
+    let limit = Instant::now() + Duration::from_secs(30);
+    let stopping = tokio::spawn({
+        let persister = persister.clone();
+        async move { persister.stop(limit).await }
+    });
+    // The stop waits for what is in flight by now.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    adapter.lets.add_permits(10);
+    let (unsaved, failure) = stopping.await.unwrap();
+    assert!(unsaved.is_empty() && failure.is_none(), "{unsaved:?}, {failure:?}");
+    assert_eq!(*adapter.asked.lock().unwrap(), ["save", "save", "close"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_gives_up_on_what_was_refused_in_its_own_time() {
+    let adapter = Scripted::new(vec![refused(); 100]);
+    adapter.lets.add_permits(200);
+    let (persister, cell) = persister_of(&adapter).await;
+    cell.change(&persister);
+    let (unsaved, failure) = persister.stop(Instant::now() + Duration::from_secs(30)).await;
+    assert_eq!(unsaved, std::slice::from_ref(&cell.subject));
+    assert!(matches!(failure, Some(Error::Permanent { .. })), "{failure:?}");
+    assert!(adapter.asked("save") <= 3, "{:?}", adapter.asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_leaves_none_of_its_time_unused_while_saving_may_yet_work() {
+    for round in 0..20 {
+        // The pauses grow beyond what is left of the time.
+        let lost = Error::Transient { operation: "commit".into(), source: None };
+        let adapter = Scripted::new(vec![lost; 1_000]);
+        adapter.lets.add_permits(1_000);
+        let (persister, cell) = persister_of(&adapter).await;
+        cell.change(&persister);
+        let limit = Instant::now() + Duration::from_secs(10);
+        let stopping = tokio::spawn(async move { persister.stop(limit).await });
+        // Saving is sound again for the last tenth of the time that is there for it.
+        tokio::time::sleep_until(limit - Duration::from_millis(1_900)).await;
+        adapter.answers.lock().unwrap().clear();
+        let (unsaved, failure) = stopping.await.unwrap();
+        assert!(unsaved.is_empty() && failure.is_none(), "round {round}: {unsaved:?}, {failure:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_handed_to_the_adapter_once_a_stop_has_given_up() {
+    let adapter = Scripted::new([]);
+    let (persister, cell) = persister_of(&adapter).await;
+    let (release, released) = mpsc::channel::<()>();
+    let (held, holds) = mpsc::channel();
+    // Somebody has the turn for long: whoever wants it next has seen that saving had not ended.
+    let holder = std::thread::spawn({
+        let persister = persister.clone();
+        move || {
+            let _turn = lock(&persister.shared.turn);
+            held.send(()).unwrap();
+            released.recv().unwrap();
+        }
+    });
+    holds.recv().unwrap();
+    cell.change(&persister);
+    let (unsaved, failure) = persister.stop(Instant::now() + Duration::from_millis(100)).await;
+    assert_eq!(unsaved, std::slice::from_ref(&cell.subject));
+    assert!(failure.is_some());
+    release.send(()).unwrap();
+    holder.join().unwrap();
+    // Whoever had waited for the turn has it by now.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(adapter.asked("save"), 0);
+}
+
+fn home() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+#[test]
+fn whoever_waits_without_a_runtime_leaves_the_commit_to_the_one_of_the_store() {
+    let (home, adapter) = (home(), Scripted::new([]));
+    adapter.lets.add_permits(2);
+    let (persister, cell) = home.block_on(persister_of(&adapter));
+    home.block_on(Actor::spawn(None, PersisterActor, persister.clone())).unwrap();
+    cell.change_unheard(&persister);
+    let mut flush = tokio_test::task::spawn(persister.flush(None));
+    let mut outcome = flush.poll();
+    while outcome.is_pending() {
+        std::thread::sleep(Duration::from_millis(1));
+        outcome = if flush.is_woken() { flush.poll() } else { outcome };
+    }
+    let Poll::Ready(outcome) = outcome else { panic!("it is pending") };
+    outcome.unwrap();
+}
+
+#[test]
+fn saving_goes_on_after_the_runtime_on_which_somebody_waited_has_come_to_rest() {
+    let (home, adapter) = (home(), Scripted::new([]));
+    let (persister, cell) = home.block_on(persister_of(&adapter));
+    home.block_on(Actor::spawn(None, PersisterActor, persister.clone())).unwrap();
+    cell.change_unheard(&persister);
+    let elsewhere = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (registered, registers) = mpsc::channel();
+    let waiting = std::thread::spawn({
+        let persister = persister.clone();
+        move || {
+            elsewhere.block_on(async {
+                let mut flush = pin!(persister.flush(None));
+                let waits = poll_fn(|context| Poll::Ready(flush.as_mut().poll(context).is_pending())).await;
+                registered.send(waits).unwrap();
+                flush.await.unwrap();
+            });
+            // Nothing runs on it from here on.
+            elsewhere
+        }
+    });
+    assert!(registers.recv().unwrap());
+    home.block_on(adapter.is_asked("save", 1));
+    // Nobody who waits by now waits for this.
+    cell.change_unheard(&persister);
+    adapter.lets.add_permits(1);
+    let _elsewhere = waiting.join().unwrap();
+    home.block_on(adapter.is_asked("save", 2));
+    adapter.lets.add_permits(1);
+    let next = home.block_on(async { tokio::time::timeout(Duration::from_secs(10), persister.flush(None)).await });
+    next.expect("the next commit ends").unwrap();
 }
 
 /// Finds what it is told to find.

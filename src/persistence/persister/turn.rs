@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -37,15 +38,18 @@ impl Persister {
             // The actor is dead. Whoever waits is served all the same, even if it is never replaced because its
             // supervisor was killed; the debounce timer is what is missing until then.
             let persister = self.clone();
-            tokio::spawn(async move { persister.advance() });
+            let runtime = Handle::try_current().unwrap_or_else(|_| self.shared.home.clone());
+            runtime.spawn(async move { persister.advance() });
         }
     }
 
     /// Does what is to be done at once, for those who wait for it and would wait for the actor's turn as well. The actor
-    /// is only woken where there is a time to wait for, or where somebody else has the persister's turn. Not for who holds
-    /// a lock: events are told in here.
+    /// is only woken where there is a time to wait for, where somebody else has the persister's turn, or where the runtime
+    /// is not the store's: commits run on that, because others come to rest when it suits them. Not for who holds a lock:
+    /// events are told in here.
     pub(super) fn hurry(&self) {
-        let is_free = self.shared.turn.try_lock().is_ok();
+        let at_home = Handle::try_current().is_ok_and(|runtime| runtime.id() == self.shared.home.id());
+        let is_free = at_home && self.shared.turn.try_lock().is_ok();
         if !is_free || self.advance().is_some() {
             self.wake();
         }
@@ -109,7 +113,8 @@ impl Persister {
         }
     }
 
-    /// Hands a commit to the adapter, in tasks of their own. A panic of the adapter is an unknown outcome.
+    /// Hands a commit to the adapter, in tasks of their own, unless saving has ended. A panic of the adapter is an unknown
+    /// outcome.
     fn launch(&self, saves: Vec<Save>, level: Durability, subjects: usize, bytes: usize) {
         let shared = &self.shared;
         let unsaved = lock(&shared.dirty).unsaved_bytes();
@@ -123,8 +128,16 @@ impl Persister {
         let adapter = Arc::clone(&shared.adapter);
         let persister = self.clone();
         let begun = Instant::now();
-        let mut work = tokio::spawn(async move { adapter.commit(&commit).await }.instrument(handed));
-        *lock(&shared.flight) = Some(work.abort_handle());
+        let mut work = {
+            // Under the lock: a stop gives up what it finds here after it has ended saving, and nothing may come later.
+            let mut flight = lock(&shared.flight);
+            if shared.ended.load(Ordering::SeqCst) {
+                return;
+            }
+            let work = tokio::spawn(async move { adapter.commit(&commit).await }.instrument(handed));
+            *flight = Some(work.abort_handle());
+            work
+        };
         let watch = async move {
             // It is waited for however long it takes, but whoever waits for it is told in time.
             let ended = loop {
