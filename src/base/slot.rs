@@ -66,23 +66,21 @@ impl<M: Message, S: Clone> Slot<M, S> {
         self.unless_gone(Place::Running(actor, shared))
     }
 
-    /// The actor is being restarted. Answers whether it is wanted.
+    /// The actor is dead, and is being replaced. Answers what it was found with; none for one that lives, or is being
+    /// started or replaced already: it is left alone.
     #[must_use]
-    pub(crate) fn restarting(&self) -> bool {
-        self.unless_gone(Place::Starting)
-    }
-
-    /// The actor is dead, and is being replaced. Answers whether that is so: one that lives, or is being replaced already,
-    /// is left alone.
-    #[must_use]
-    pub(crate) fn replacing(&self) -> bool {
+    pub(crate) fn replacing(&self) -> Option<S> {
+        let mut left = None;
         self.place.send_if_modified(|place| {
-            let dead = matches!(place, Place::Running(actor, _) if actor.get_status() >= ActorStatus::Stopping);
-            if dead {
+            if let Place::Running(actor, shared) = place
+                && actor.get_status() >= ActorStatus::Stopping
+            {
+                left = Some(shared.clone());
                 *place = Place::Starting;
             }
-            dead
-        })
+            left.is_some()
+        });
+        left
     }
 
     fn unless_gone(&self, next: Place<M, S>) -> bool {

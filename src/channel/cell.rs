@@ -222,8 +222,7 @@ impl ChannelCell {
         inner.state = state;
         inner.operations += 1;
         // What is stored may be older than what was made of the torn state.
-        inner.waiting.meta = true;
-        let done = inner.note(effects);
+        let done = inner.note(Effects { meta_changed: true, ..effects });
         drop(inner);
         self.inner.clear_poison();
         Ok(done)
@@ -289,8 +288,9 @@ impl Cell for ChannelCell {
     }
 
     fn capture(&self) -> Captured {
-        // Of a torn state its meta cannot be told; it is written when the state is mended. The lists of unsaved changes are
-        // whole: operations only add to them at their end.
+        // Of a torn state its meta cannot be told, and without it what was parked or sent would be lost by a crash: nothing
+        // is written before the state is mended. The lists of unsaved changes are whole: operations only add to them at
+        // their end.
         let (mut inner, torn) = match self.inner.lock() {
             Ok(inner) => (inner, false),
             Err(error) => (error.into_inner(), true),
@@ -298,7 +298,11 @@ impl Cell for ChannelCell {
         let changes = std::mem::take(&mut inner.waiting);
         let (revision, bytes) = (inner.revision, changes.bytes());
         if changes.is_empty() {
-            return Captured { revision, bytes: 0, saves: Vec::new() };
+            return Captured { revision, bytes: 0, saves: Vec::new(), torn: false };
+        }
+        if torn && changes.meta {
+            inner.captured = Some(changes);
+            return Captured { revision, bytes: 0, saves: Vec::new(), torn };
         }
         let id = &self.id;
         let mut saves = Vec::with_capacity(2);
@@ -306,13 +310,13 @@ impl Cell for ChannelCell {
         if !changes.history.is_empty() {
             saves.push(Save::History(id.clone(), Arc::new(changes.history.to_update())));
         }
-        if changes.meta && !torn {
+        if changes.meta {
             saves.push(Save::ChannelMeta(id.clone(), Arc::new(inner.state.meta())));
         }
         let hints = changes.hints.iter();
         saves.extend(hints.map(|(message, hint)| Save::Hint(id.clone(), message.clone(), hint.clone())));
         inner.captured = Some(changes);
-        Captured { revision, bytes, saves }
+        Captured { revision, bytes, saves, torn: false }
     }
 
     fn saved(&self) {
@@ -382,7 +386,8 @@ mod tests {
         );
         cell.restore();
         let captured = cell.capture();
-        assert!(matches!(&captured.saves[..], [Save::History(_, update)] if update.append.len() == 2));
+        assert!(captured.torn && captured.saves.is_empty(), "not by halves");
+        cell.restore();
         cell.restore();
         cell.mend(load, ChannelData::default()).unwrap();
         assert!(!cell.is_torn());
@@ -428,18 +433,10 @@ mod tests {
             let before = cell.read(ChannelState::meta).unwrap();
             let torn = catch_unwind(AssertUnwindSafe(|| cell.operate::<()>(|_| panic!("a mistake of ours"))));
             assert!(torn.is_err());
-            // Saving goes on meanwhile, and of a torn state only what was noted of it is saved.
+            // Saving is tried meanwhile, and writes nothing by halves.
             let captured = cell.capture();
-            stored.hints.retain(|_| false);
-            for save in captured.saves {
-                match save {
-                    Save::History(_, update) => stored.message_history.extend(update.append.clone()),
-                    Save::Hint(_, id, hint) if !hint.is_empty() => stored.hints.push((id, hint)),
-                    Save::Hint(..) => {}
-                    other => panic!("{other:?}"),
-                }
-            }
-            cell.saved();
+            assert!(captured.torn && captured.saves.is_empty());
+            cell.restore();
             cell.mend(load, stored).unwrap();
             let after = cell.read(ChannelState::meta).unwrap();
             let ids = |meta: &ChannelMeta| -> Vec<MessageId> {

@@ -36,6 +36,8 @@ pub(crate) struct Captured {
     pub(crate) bytes: usize,
     /// The saves; none where nothing was unsaved.
     pub(crate) saves: Vec<Save>,
+    /// What is unsaved cannot be told as a whole now: nothing of it may be taken for saved.
+    pub(crate) torn: bool,
 }
 
 /// The unsaved changes of one bucket.
@@ -198,7 +200,7 @@ impl Cell for BucketCell {
     fn capture(&self) -> Captured {
         let mut state = self.state();
         let Some(changes) = state.waiting.take() else {
-            return Captured { revision: state.revision, bytes: 0, saves: Vec::new() };
+            return Captured { revision: state.revision, bytes: 0, saves: Vec::new(), torn: false };
         };
         let (revision, bytes) = (changes.revision(), changes.bytes());
         state.usual = changes.len().min(MOST_USUAL);
@@ -213,7 +215,7 @@ impl Cell for BucketCell {
         state.captured = Some(Arc::clone(&captured));
         drop(state);
         let change = whole.map_or(captured, Arc::new);
-        Captured { revision, bytes, saves: vec![Save::Bucket(self.name.clone(), change)] }
+        Captured { revision, bytes, saves: vec![Save::Bucket(self.name.clone(), change)], torn: false }
     }
 
     fn saved(&self) {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use ractor::{Actor, ActorStatus};
+use ractor::Actor;
 use tokio::time::Instant;
 
 use crate::base::blocking;
@@ -176,18 +176,10 @@ impl Inner {
     /// Restarts a bucket from its last save and its unsaved commits.
     pub(super) async fn revive_bucket(self: &Arc<Self>, name: &BucketName) {
         let Some(entry) = lock(&self.buckets).get(name).cloned() else { return };
-        if matches!(entry.slot().place(), Place::Running(actor, _) if actor.get_status() < ActorStatus::Stopping) {
-            // It was dropped and defined again meanwhile.
-            return;
-        }
-        let place = entry.slot().place();
-        if !entry.slot().restarting() {
-            return;
-        }
-        if let Place::Running(_, instance) = place {
-            // A transaction may hold it still: nothing that it commits from here on would be saved or seen.
-            instance.retire();
-        }
+        // It may have been dropped meanwhile, and be defined again or about to be.
+        let Some(instance) = entry.slot().replacing() else { return };
+        // A transaction may hold it still: nothing that it commits from here on would be saved or seen.
+        instance.retire();
         if self.bring_back(entry.slot(), &entry.restarts, || self.restart_bucket(&entry)).await {
             self.live.replaced(name);
         }
@@ -306,4 +298,26 @@ pub(super) enum Fate {
 async fn restore(schema: &Arc<Schema>, snapshot: BucketSnapshot) -> Result<Restored> {
     let schema = Arc::clone(schema);
     blocking::run("restoring a bucket", move || Table::restore(schema, snapshot)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::adapters::memory::MemoryAdapter;
+    use crate::records::Field;
+    use crate::store::Store;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_late_news_of_a_death_starts_no_second_actor_of_a_bucket_that_is_being_defined() {
+        let store = Store::builder("app").adapter(MemoryAdapter::default()).start().await.unwrap();
+        let name = BucketName::new("b").unwrap();
+        // As when one of its name was dropped whose actor had just died.
+        let definition = BucketDefinition::new("b").key("id").field("id", Field::int());
+        let defining = store.define_bucket(definition);
+        let (bucket, ()) = tokio::join!(defining, store.inner.revive_bucket(&name));
+        assert_eq!(bucket.unwrap().stats().await.unwrap().records, 0);
+        assert_eq!(store.inner.persister.as_ref().unwrap().stats().loads, 1, "it was loaded by one alone");
+        store.stop().await.unwrap();
+    }
 }

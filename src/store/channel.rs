@@ -298,7 +298,7 @@ impl Inner {
         let Some(entry) = lock(&self.channels).get(id).cloned() else { return };
         let Some(live) = entry.live() else { return };
         // It may have been closed or dropped and opened again meanwhile.
-        if !live.slot.replacing() {
+        if live.slot.replacing().is_none() {
             return;
         }
         self.bring_back(&live.slot, &live.restarts, || self.restart_channel(id, live)).await;
@@ -446,6 +446,8 @@ impl Live {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use crate::adapters::memory::MemoryAdapter;
     use crate::store::Store;
 
@@ -498,6 +500,34 @@ mod tests {
         actor(live).kill_and_wait(None).await.unwrap();
         store.open_channel("room", ChannelOptions::default()).await.unwrap();
         channel.stats().await.unwrap();
+        store.stop().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_torn_state_cannot_tell_is_not_taken_for_saved_before_it_is_mended() {
+        let store = Store::builder("app").adapter(MemoryAdapter::default()).start().await.unwrap();
+        let channel = store.open_channel("room", ChannelOptions::default()).await.unwrap();
+        let healthy = store.open_channel("healthy", ChannelOptions::default()).await.unwrap();
+        let entry = store.inner.channel_entry(channel.id());
+        let live = entry.live().unwrap();
+        let (cell, persister) = (&live.start.cell, live.start.persister.clone().unwrap());
+        let ((), done) =
+            cell.operate(|state| state.wrap("mine", Bytes::from_static(b"x"), 1_000).map(|(_, e)| ((), e))).unwrap();
+        let torn = catch_unwind(AssertUnwindSafe(|| cell.operate::<()>(|_| panic!("a mistake of ours"))));
+        assert!(torn.is_err());
+
+        persister.changed(live.slot.subject(), done.revision, done.unsaved.unwrap());
+        healthy.wrap("theirs", "x").await.unwrap();
+        let saved = persister.saved(live.slot.subject(), done.revision, Durability::Fsync).await;
+        assert!(matches!(saved, Err(Error::Permanent { .. })), "{saved:?}");
+        healthy.flush().await.unwrap();
+
+        // Its actor finds it, and is replaced by one with a whole state.
+        live.wake();
+        channel.stats().await.unwrap();
+        channel.flush().await.unwrap();
+        let stored = persister.load_channel(channel.id()).await.unwrap();
+        assert_eq!(stored.meta.outgoing.len(), 1, "it is sent until somebody acknowledges it, crash or not");
         store.stop().await.unwrap();
     }
 }

@@ -74,6 +74,8 @@ struct World {
     drops: bool,
     expected: Mutex<Expected>,
     numbers: AtomicU64,
+    /// What each worker waits for.
+    doing: Mutex<BTreeMap<u64, String>>,
 }
 
 /// What may be answered while others end channels and kill actors.
@@ -99,14 +101,22 @@ impl World {
         }
     }
 
-    async fn act(&self, random: &mut Random) {
+    /// Says what a worker waits for from now on, for the case that it waits in vain.
+    fn does(&self, worker: u64, what: impl Into<String>) {
+        self.doing.lock().unwrap().insert(worker, what.into());
+    }
+
+    async fn act(&self, worker: u64, random: &mut Random) {
         let (room, other) = (random.room(), random.room());
         let id = format!("m{}", self.numbers.fetch_add(1, Ordering::SeqCst));
+        self.does(worker, format!("opening {room}"));
         let channel = match self.open(room).await {
             Ok(channel) => channel,
             Err(error) => return assert!(is_expected(&error), "{error:?}"),
         };
-        match random.below(20) {
+        let action = random.below(20);
+        self.does(worker, format!("action {action} on {room} and {other}, {id}"));
+        match action {
             0..=4 => self.expect(room, &id, &channel.wrap(id.as_str(), "content").await.map(drop)),
             5..=9 => {
                 let cause = format!("cause of {id}");
@@ -151,6 +161,18 @@ impl World {
     }
 }
 
+/// Waits for a minute of running time: a process that is stopped meanwhile, or hardly gets its turn, does not hang for
+/// that.
+async fn patiently<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    for _ in 0..600 {
+        if let Ok(done) = tokio::time::timeout(Duration::from_millis(100), &mut work).await {
+            return Some(done);
+        }
+    }
+    None
+}
+
 async fn boils(seed: u64, durability: Durability, drops: bool) {
     let (adapter, faults) = faulty();
     let tree = Tree::start(adapter.clone()).await;
@@ -163,6 +185,7 @@ async fn boils(seed: u64, durability: Durability, drops: bool) {
         drops,
         expected: Mutex::default(),
         numbers: AtomicU64::new(0),
+        doing: Mutex::default(),
     });
     let workers: Vec<_> = (0..6)
         .map(|worker| {
@@ -170,8 +193,9 @@ async fn boils(seed: u64, durability: Durability, drops: bool) {
             tokio::spawn(async move {
                 let mut random = Random(seed * 100 + worker);
                 for _ in 0..60 {
-                    world.act(&mut random).await;
+                    world.act(worker, &mut random).await;
                 }
+                world.does(worker, "nothing");
             })
         })
         .collect();
@@ -182,10 +206,13 @@ async fn boils(seed: u64, durability: Durability, drops: bool) {
         tree.kill_but(&spared);
     }
     for worker in workers {
-        tokio::time::timeout(Duration::from_secs(60), worker).await.unwrap().unwrap();
+        let ended = patiently(worker).await;
+        let doing = || world.doing.lock().unwrap().clone();
+        ended.unwrap_or_else(|| panic!("seed {seed} hangs: {:?}", doing())).unwrap();
     }
     faults.heal();
-    let report = tokio::time::timeout(Duration::from_secs(60), tree.store.stop()).await.unwrap().unwrap();
+    let stopped = patiently(tree.store.stop()).await;
+    let report = stopped.unwrap_or_else(|| panic!("seed {seed} does not stop")).unwrap();
     assert!(report.unsaved.is_empty(), "{report:?}");
 
     // Told once each, above `Ram` and without a crash.
@@ -225,6 +252,13 @@ async fn whatever_happens_at_once_nothing_hangs_and_what_was_answered_is_there_a
     for seed in 1..=SEEDS {
         boils(seed, Durability::Fsync, false).await;
         boils(seed, Durability::Ram, false).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn with_channels_that_are_dropped_as_well_nothing_hangs_or_comes_twice() {
+    for seed in 1..=SEEDS {
+        boils(seed, Durability::Fsync, true).await;
     }
 }
 

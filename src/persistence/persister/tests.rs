@@ -85,7 +85,7 @@ impl Cell for Slow {
         self.torn.fetch_or(older.is_some() || self.settling.load(Ordering::SeqCst), Ordering::SeqCst);
         let Subject::Bucket(name) = &self.subject else { panic!("a bucket") };
         let change = BucketChange::Delta(BucketDelta::new(revision, 0, 1));
-        Captured { revision, bytes: 1, saves: vec![Save::Bucket(name.clone(), Arc::new(change))] }
+        Captured { revision, bytes: 1, saves: vec![Save::Bucket(name.clone(), Arc::new(change))], torn: false }
     }
 
     fn saved(&self) {

@@ -10,6 +10,8 @@ use tracing::Instrument;
 
 use crate::base::blocking;
 use crate::base::durability::Durability;
+use crate::base::error::Error;
+use crate::base::jitter::jitter;
 use crate::base::name::Subject;
 use crate::persistence::actor::PersisterMessage;
 use crate::persistence::dirty::{Next, Verdict};
@@ -25,6 +27,11 @@ enum Step {
     Wait(Duration),
     /// There was nothing to hand over; this follows all the same.
     Settled(Verdict<Token>),
+}
+
+/// What is told of a subject whose state is torn; it is loaded anew soon.
+fn broken() -> Error {
+    Error::permanent("saving a torn state", std::io::Error::other("an operation on it panicked"))
 }
 
 impl Persister {
@@ -91,16 +98,23 @@ impl Persister {
             }
             Next::Commit { subjects, level, sync } => {
                 let mut saves = Vec::with_capacity(subjects.len());
-                let mut bytes = 0;
+                let (mut bytes, mut torn) = (0, false);
                 for subject in &subjects {
                     let cell = lock(&self.shared.cells).get(subject).cloned();
                     let Some(cell) = cell else { continue };
                     let captured = cell.capture();
                     bytes += captured.bytes;
+                    torn |= captured.torn;
                     saves.extend(captured.saves);
                     lock(&self.shared.dirty).captured(subject, captured.revision);
                 }
                 drop(alone);
+                if torn {
+                    // As if the adapter had refused one of them: which one is found out, and the others are saved.
+                    let verdict = lock(&self.shared.dirty).failed(&broken(), now, jitter());
+                    self.settle_cells(&verdict);
+                    return Step::Settled(verdict);
+                }
                 if saves.is_empty() && !sync {
                     // Everything was captured by an earlier commit.
                     let verdict = lock(&self.shared.dirty).saved(now);
