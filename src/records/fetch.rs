@@ -13,7 +13,7 @@ use crate::records::record::Record;
 const AT_ONCE: usize = 16;
 
 /// The records in order, each fetched with its values.
-#[cfg(any(feature = "redb", feature = "postgres"))]
+#[cfg(feature = "redb")]
 pub(crate) fn fetched(records: &[Arc<Record>]) -> impl Iterator<Item = &Arc<Record>> {
     use crate::base::value::Value;
 
@@ -47,7 +47,7 @@ mod tests {
         (0..count).map(|key| Arc::new(Record::from_parts(key, 0, metadata, crate::record! { "text": "" }))).collect()
     }
 
-    #[cfg(any(feature = "redb", feature = "postgres"))]
+    #[cfg(feature = "redb")]
     #[test]
     fn every_record_is_fetched_once_and_in_order() {
         for count in [0, 1, 15, 16, 17, 32, 100] {

@@ -87,7 +87,7 @@ pub use view::View;
 pub use write::{Upserted, Write, Written};
 pub use writing::Prepared;
 
-#[cfg(any(feature = "redb", feature = "postgres"))]
+#[cfg(feature = "redb")]
 pub(crate) use fetch::fetched;
 #[cfg(any(feature = "redb", feature = "postgres"))]
 pub(crate) use packed::Unpacker;

@@ -219,7 +219,7 @@ impl Cell for Plain {
         let revision = self.newest.load(Ordering::SeqCst);
         let Subject::Bucket(name) = &self.subject else { panic!("a bucket") };
         let change = BucketChange::Delta(BucketDelta::new(revision, 0, 1));
-        Captured { revision, bytes: 1, saves: vec![Save::Bucket(name.clone(), Arc::new(change))] }
+        Captured { revision, bytes: 1, torn: false, saves: vec![Save::Bucket(name.clone(), Arc::new(change))] }
     }
 
     fn saved(&self) {}
