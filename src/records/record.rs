@@ -420,6 +420,17 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_were_counted_once_are_those_that_are_there_and_are_counted_anew_after_a_move() {
+        let mut record = bound();
+        let bytes = record.estimated_bytes();
+        record = record.counted();
+        assert_eq!((record.counted as usize, record.estimated_bytes()), (bytes, bytes));
+        // Undeclared fields count with their names.
+        record.bind(&Arc::new(Layout::new(vec!["id".into()], 0)));
+        assert_eq!(record.estimated_bytes(), bytes + 24 + "name".len());
+    }
+
+    #[test]
     fn the_stored_form_comes_back_from_both_formats() {
         let record = bound();
         let json = serde_json::to_string(&record).unwrap();

@@ -239,7 +239,8 @@ impl Inner {
         Ok(live)
     }
 
-    /// What is stored, or a snapshot where nothing is, made a state; an empty one, and where it is now, if it cannot be read and that was chosen.
+    /// What is stored, or a snapshot where nothing is, made a state. Where what is stored cannot be read, and that was
+    /// chosen: an empty state, and where the data is now.
     async fn load_state(
         &self,
         id: &ChannelId,
