@@ -1,5 +1,6 @@
 //! What follows from a commit's outcome, or from none in time.
 
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::persistence::cell::Cell;
 use crate::persistence::dirty::Verdict;
 use crate::persistence::meter::{self, Committed};
 use crate::persistence::persister::handle::{Persister, Token, lock};
+use crate::persistence::persister::turn::Step;
 
 impl Persister {
     pub(super) fn overdue(&self, limit: Duration) {
@@ -18,7 +20,7 @@ impl Persister {
         let error = Error::unknown("commit", slow);
         let turn = lock(&self.shared.turn);
         let verdict = lock(&self.shared.dirty).overdue(&error, self.shared.now());
-        self.tell_all(verdict, turn);
+        self.tell_all([verdict], turn);
     }
 
     pub(super) fn finished(&self, outcome: Result<()>, bytes: usize, took: Duration) {
@@ -46,11 +48,17 @@ impl Persister {
             unsaved_bytes: lock(&self.shared.dirty).unsaved_bytes(),
         };
         self.settle_cells(&verdict);
-        self.tell_all(verdict, turn);
+        // The next commit is on its way before anybody is told: those who are answered get busy at once.
+        let next = self.step();
+        let is_at_rest = matches!(next, Step::Rest);
+        let settled = if let Step::Settled(verdict) = next { Some(verdict) } else { None };
+        self.tell_all(iter::once(verdict).chain(settled), turn);
         // Without a lock: it is code of others.
         meter::committed(&self.shared.store, &measured);
         self.shared.landed.notify_waiters();
-        self.hurry();
+        if !is_at_rest {
+            self.wake();
+        }
     }
 
     /// Carries out what an outcome means for the cells, in the persister's turn; before anybody is told, so that whoever

@@ -12,10 +12,16 @@ use crate::persistence::event::{PersistenceEvent, PersistenceOutcome};
 use crate::persistence::persister::handle::{Persister, Token, answer, lock};
 
 impl Persister {
-    /// Tells everybody of an outcome, once it is settled; the turn ends before anybody is told.
-    pub(super) fn tell_all(&self, verdict: Verdict<Token>, turn: MutexGuard<'_, ()>) {
+    /// Tells everybody of outcomes, once they are settled; the turn ends before anybody is told.
+    pub(super) fn tell_all(&self, verdicts: impl IntoIterator<Item = Verdict<Token>>, turn: MutexGuard<'_, ()>) {
         let _telling = lock(&self.shared.telling);
         drop(turn);
+        for verdict in verdicts {
+            self.tell_outcome(verdict);
+        }
+    }
+
+    fn tell_outcome(&self, verdict: Verdict<Token>) {
         let Verdict { answers, saved, failures, recovered, .. } = verdict;
         for subject in &recovered {
             tracing::info!(store = %self.shared.store, %subject, "saving works again");

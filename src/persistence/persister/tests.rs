@@ -24,8 +24,8 @@ use crate::persistence::cell::{Captured, Cell};
 use crate::persistence::event::{PersistenceEvent, PersistenceOutcome};
 use crate::persistence::health::{Health, Reason};
 use crate::persistence::options::PersistenceOptions;
-use crate::persistence::persister::Persister;
 use crate::persistence::persister::handle::lock;
+use crate::persistence::persister::{OnError, Persister};
 use crate::persistence::port::{Capabilities, Finding, Save, StorageAdapter, Watcher};
 use crate::records::{BucketChange, BucketDelta, BucketSnapshot};
 
@@ -203,7 +203,7 @@ impl Plain {
         persister.changed(&self.subject, revision, 1);
     }
 
-    /// Nobody is woken for it: what is done for it is done by who waits for it.
+    /// Nobody is woken for it, but by who waits for it.
     fn change_unheard(&self, persister: &Persister) {
         let revision = self.newest.fetch_add(1, Ordering::SeqCst) + 1;
         lock(&persister.shared.dirty).changed(&self.subject, revision, 1, || persister.shared.now());
@@ -231,14 +231,23 @@ impl Cell for Plain {
 
 /// A persister of one bucket, without an actor.
 async fn persister_of(adapter: &Arc<Scripted>) -> (Persister, Arc<Plain>) {
+    let persister = empty_persister(adapter, None).await;
+    let cell = bucket_of(&persister, "b");
+    (persister, cell)
+}
+
+async fn empty_persister(adapter: &Arc<Scripted>, on_error: Option<OnError>) -> Persister {
     let adapter = Arc::clone(adapter) as Arc<dyn StorageAdapter>;
     let options = PersistenceOptions::default().with_debounce(Duration::ZERO);
     let bus = Bus::new(|failure| panic!("{failure}"));
-    let persister = Persister::claim(StoreName::new("s").unwrap(), adapter, options, bus, None).await.unwrap();
-    let subject = Subject::Bucket(BucketName::new("b").unwrap());
+    Persister::claim(StoreName::new("s").unwrap(), adapter, options, bus, on_error).await.unwrap()
+}
+
+fn bucket_of(persister: &Persister, name: &str) -> Arc<Plain> {
+    let subject = Subject::Bucket(BucketName::new(name).unwrap());
     let cell = Arc::new(Plain { subject, newest: AtomicU64::new(0) });
     persister.register(Arc::clone(&cell) as Arc<dyn Cell>, 0);
-    (persister, cell)
+    cell
 }
 
 fn refused() -> Error {
@@ -374,6 +383,33 @@ fn saving_goes_on_after_the_runtime_on_which_somebody_waited_has_come_to_rest() 
     adapter.lets.add_permits(1);
     let next = home.block_on(async { tokio::time::timeout(Duration::from_secs(10), persister.flush(None)).await });
     next.expect("the next commit ends").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_next_commit_is_on_its_way_before_anybody_is_told_of_the_last_one() {
+    let adapter = Scripted::new([refused()]);
+    let (tell, told) = mpsc::channel();
+    let on_error: OnError = {
+        let adapter = Arc::clone(&adapter);
+        Arc::new(move |_: &Failure| {
+            // Whoever is told takes long over it.
+            let begun = std::time::Instant::now();
+            while adapter.asked("save") < 2 && begun.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            tell.send(adapter.asked("save")).unwrap();
+        })
+    };
+    let persister = empty_persister(&adapter, Some(on_error)).await;
+    let (first, second) = (bucket_of(&persister, "first"), bucket_of(&persister, "second"));
+    first.change(&persister);
+    adapter.is_asked("save", 1).await;
+    // It is not woken for, so that nothing but the end of the first commit begins the second.
+    second.change_unheard(&persister);
+    adapter.lets.add_permits(1);
+    assert_eq!(tokio::task::spawn_blocking(move || told.recv().unwrap()).await.unwrap(), 2);
+    adapter.lets.add_permits(10);
+    persister.flush(None).await.unwrap();
 }
 
 /// Finds what it is told to find.

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -20,7 +19,7 @@ use crate::persistence::persister::handle::{Persister, Token, lock};
 use crate::persistence::port::{Commit, Save};
 
 /// What [`Persister::step`] came to.
-enum Step {
+pub(super) enum Step {
     /// There is nothing to do before the next wake-up.
     Rest,
     /// There will be something to do.
@@ -45,42 +44,29 @@ impl Persister {
             // The actor is dead. Whoever waits is served all the same, even if it is never replaced because its
             // supervisor was killed; the debounce timer is what is missing until then.
             let persister = self.clone();
-            let runtime = Handle::try_current().unwrap_or_else(|_| self.shared.home.clone());
-            runtime.spawn(async move { persister.advance() });
+            self.shared.home.spawn(async move { persister.advance() });
         }
     }
 
-    /// Does what is to be done at once, for those who wait for it and would wait for the actor's turn as well. The actor
-    /// is only woken where there is a time to wait for, where somebody else has the persister's turn, or where the runtime
-    /// is not the store's: commits run on that, because others come to rest when it suits them. Not for who holds a lock:
-    /// events are told in here.
-    pub(super) fn hurry(&self) {
-        let at_home = Handle::try_current().is_ok_and(|runtime| runtime.id() == self.shared.home.id());
-        let is_free = at_home && self.shared.turn.try_lock().is_ok();
-        if !is_free || self.advance().is_some() {
-            self.wake();
-        }
-    }
-
-    /// Does what is to be done; answers when to look again. Called by the actor, and by who hurries.
+    /// Does what is to be done; answers when to look again. Called by the actor.
     pub(in crate::persistence) fn advance(&self) -> Option<Duration> {
         // Cleared first: a change that comes from here on sends a wake-up of its own.
         self.shared.woken.store(false, Ordering::SeqCst);
         loop {
-            if self.shared.ended.load(Ordering::SeqCst) {
-                return None;
-            }
             let turn = lock(&self.shared.turn);
             match self.step() {
                 Step::Rest => return None,
                 Step::Wait(delay) => return Some(delay),
-                Step::Settled(verdict) => self.tell_all(verdict, turn),
+                Step::Settled(verdict) => self.tell_all([verdict], turn),
             }
         }
     }
 
     /// One step, in the persister's turn.
-    fn step(&self) -> Step {
+    pub(super) fn step(&self) -> Step {
+        if self.shared.ended.load(Ordering::SeqCst) {
+            return Step::Rest;
+        }
         let now = self.shared.now();
         let alone = self.shared.gate.write().unwrap_or_else(PoisonError::into_inner);
         let next = lock(&self.shared.dirty).next(now);

@@ -85,7 +85,7 @@ impl Persister {
     ) -> Result<()> {
         let (saved, is_to_do) = self.begin_wait(register);
         if is_to_do {
-            self.hurry();
+            self.wake();
         }
         saved.outcome().await
     }
