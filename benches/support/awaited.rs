@@ -24,6 +24,7 @@ use crate::support::{Goal, Report, data, definition};
 
 const CALLERS: usize = 64;
 const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("rows");
+const ALONE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("alone");
 
 /// So many callers, each with its share of `total` calls, one at a time.
 async fn by<F, Fut>(callers: usize, total: usize, call: F) -> Duration
@@ -46,6 +47,12 @@ where
         task.await.unwrap();
     }
     begun.elapsed()
+}
+
+fn insert(database: &Database, table: TableDefinition<'_, &[u8], &[u8]>, number: usize) {
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(table).unwrap().insert(&number.to_be_bytes()[..], &row(number)[..]).unwrap();
+    transaction.commit().unwrap();
 }
 
 fn row(number: usize) -> Vec<u8> {
@@ -110,7 +117,8 @@ pub async fn awaited(smoke: bool, mut report: Report) -> Report {
     page.write_all_at(&[1; 4_096], 0).unwrap();
     page.sync_all().unwrap();
 
-    let (mut to_group, mut to_transactions, mut to_page, mut to_one) = (vec![], vec![], vec![], vec![]);
+    let (mut to_group, mut to_transactions, mut to_one) = (vec![], vec![], vec![]);
+    let (mut to_page, mut to_commit) = (vec![], vec![]);
     for round in 0..rounds {
         let appending = Arc::clone(&group);
         let floor = by(CALLERS, total, move |number| {
@@ -131,10 +139,7 @@ pub async fn awaited(smoke: bool, mut report: Report) -> Report {
             let database = Arc::clone(&database);
             async move {
                 let write = move || {
-                    let transaction = database.begin_write().unwrap();
-                    let key = ((round * alone + number) as u64).to_be_bytes();
-                    transaction.open_table(ROWS).unwrap().insert(&key[..], &row(number)[..]).unwrap();
-                    transaction.commit().unwrap();
+                    insert(&database, ROWS, round * alone + number);
                 };
                 tokio::task::spawn_blocking(write).await.unwrap();
             }
@@ -152,12 +157,21 @@ pub async fn awaited(smoke: bool, mut report: Report) -> Report {
             begun.elapsed()
         };
         to_page.push((one, tokio::task::spawn_blocking(overwrite).await.unwrap()));
+
+        let database = Arc::clone(&raw);
+        let commit = move || {
+            let begun = Instant::now();
+            (0..alone).for_each(|number| insert(&database, ALONE, round * alone + number));
+            begun.elapsed()
+        };
+        to_commit.push((one, tokio::task::spawn_blocking(commit).await.unwrap()));
     }
     let what = "synced insert, 64 callers";
     report.add(what, "appended and synced by a group commit loop", &to_group, total, Goal::AtLeast(0.6));
     report.add(what, "one redb transaction per write, blocking pool", &to_transactions, total, Goal::AtLeast(15.0));
     report.add(what, "the same by one caller", &to_one, total, Goal::AtLeast(8.0));
     report.add("synced insert, one caller", "4 KiB overwritten, fdatasync", &to_page, alone, Goal::AtMost(3.0));
+    report.add("synced insert, one caller", "one redb transaction after the other", &to_commit, alone, Goal::None);
     assert!(store.stop().await.unwrap().unsaved.is_empty());
     report
 }

@@ -63,15 +63,26 @@ impl Inner {
         options.validate()?;
         let inner = Arc::clone(self);
         // In a task of its own: an opening that has begun goes on when its caller stops waiting, and the next one shares it.
-        let work = tokio::spawn(async move { inner.find_or_start_channel(&id, options).await });
+        let work = tokio::spawn(async move { inner.find_or_start_channel(&id, options, None).await });
         work.await.unwrap_or_else(|error| Err(blocking::lost("opening a channel", &error)))
     }
 
-    async fn find_or_start_channel(self: &Arc<Self>, id: &ChannelId, options: ChannelOptions) -> Result<Channel> {
+    /// Opens a channel on what is stored of it, or on a snapshot; without one, the channel may be open already.
+    async fn find_or_start_channel(
+        self: &Arc<Self>,
+        id: &ChannelId,
+        options: ChannelOptions,
+        snapshot: Option<Bytes>,
+    ) -> Result<Channel> {
         let persister = self.channel_persister(&options)?;
+        let is_import = snapshot.is_some();
         loop {
             let entry = self.channel_entry(id);
-            let start = || self.start_channel(id.clone(), options.clone(), persister.clone(), None);
+            let mut is_new = false;
+            let start = || {
+                is_new = true;
+                self.start_channel(id.clone(), options.clone(), persister.clone(), snapshot.clone())
+            };
             let live = match entry.live.get_or_try_init(start).await {
                 Ok(live) => live,
                 Err(error) => {
@@ -84,15 +95,23 @@ impl Inner {
                 live.slot.drain().await;
                 return Err(Error::Stopping);
             }
-            if live.is_ended() {
+            if !is_new && live.is_ended() {
                 // It makes room for another one when its end is complete.
                 drop(live.slot.exclusive().await?);
                 continue;
             }
             self.look_after(live);
+            if is_import && !is_new {
+                return Err(Error::ChannelExists { id: id.to_string() });
+            }
             if live.options != options {
                 let problem = format!("channel {id} is open with other options");
                 return Err(Error::InvalidOptions { problems: vec![problem] });
+            }
+            if let Some(persister) = persister.filter(|_| is_import && options.durability > Durability::Ram) {
+                let ((), revision) = live.start.cell.read_with_revision(|_| ())?;
+                let saved = persister.saved(live.slot.subject(), revision, options.durability).await;
+                saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
             }
             return Ok(self.channel_handle(id, live));
         }
@@ -108,50 +127,8 @@ impl Inner {
         self.admit()?;
         options.validate()?;
         let inner = Arc::clone(self);
-        let work = tokio::spawn(async move { inner.start_on_snapshot(&id, options, snapshot).await });
+        let work = tokio::spawn(async move { inner.find_or_start_channel(&id, options, Some(snapshot)).await });
         work.await.unwrap_or_else(|error| Err(blocking::lost("importing a channel", &error)))
-    }
-
-    async fn start_on_snapshot(
-        self: &Arc<Self>,
-        id: &ChannelId,
-        options: ChannelOptions,
-        snapshot: Bytes,
-    ) -> Result<Channel> {
-        let persister = self.channel_persister(&options)?;
-        loop {
-            let entry = self.channel_entry(id);
-            let mut ours = false;
-            let start = || {
-                ours = true;
-                self.start_channel(id.clone(), options.clone(), persister.clone(), Some(snapshot.clone()))
-            };
-            let live = match entry.live.get_or_try_init(start).await {
-                Ok(live) => live,
-                Err(error) => {
-                    self.forget_unopened(id, &entry);
-                    return Err(error);
-                }
-            };
-            if self.is_stopping() {
-                live.slot.drain().await;
-                return Err(Error::Stopping);
-            }
-            if !ours && live.is_ended() {
-                drop(live.slot.exclusive().await?);
-                continue;
-            }
-            self.look_after(live);
-            if !ours {
-                return Err(Error::ChannelExists { id: id.to_string() });
-            }
-            if let Some(persister) = persister.filter(|_| options.durability > Durability::Ram) {
-                let ((), revision) = live.start.cell.read_with_revision(|_| ())?;
-                let saved = persister.saved(live.slot.subject(), revision, options.durability).await;
-                saved.map_err(|error| Error::NotSaved { revision, source: Arc::new(error) })?;
-            }
-            return Ok(self.channel_handle(id, live));
-        }
     }
 
     /// An actor that died before its opening was complete was nobody's yet when that was told: it is restarted now.
