@@ -12,7 +12,7 @@
 //!
 //! [`Write`] (`write`) is what can be asked for, `writing` plans and checks it, [`Request`] (`requests`) is one with an id;
 //! [`Draft`] (`draft`) is a transaction's part, [`ReadSet`] (`conflict`) what it has read. `change` is what an adapter is
-//! given, `event` what subscribers are told.
+//! given, `change_set` (`latest`) how that adds up until it is saved, `event` what subscribers are told.
 //!
 //! Reads run on a [`View`] (`view`, `aggregate`): [`Filter`] (`filter`, `path`, `matcher`) says which records, [`Query`] and
 //! [`Page`] (`query`, `cursor`) in which order and how many, `plan` finds the way with the fewest entries, `span` cuts runs
@@ -21,6 +21,7 @@
 
 mod aggregate;
 mod change;
+mod change_set;
 mod check;
 mod conflict;
 mod cursor;
@@ -36,6 +37,7 @@ mod format;
 mod generate;
 mod index;
 mod keys;
+mod latest;
 mod limits;
 mod matcher;
 mod migrate;
@@ -63,7 +65,8 @@ mod writing;
 #[cfg(test)]
 mod tests;
 
-pub use change::{BucketChange, BucketDelta, BucketSnapshot, ChangeSet};
+pub use change::{BucketChange, BucketDelta, BucketSnapshot};
+pub use change_set::ChangeSet;
 pub use conflict::ReadSet;
 pub use cursor::Cursor;
 pub use definition::{
