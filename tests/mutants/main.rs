@@ -5,240 +5,24 @@
 #![cfg(feature = "testkit")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests say what they expect by unwrapping it")]
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+mod alter;
+mod mutant;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ractor_persistence::adapters::memory::MemoryAdapter;
 use ractor_persistence::base::durability::Durability;
-use ractor_persistence::base::error::{Error, Result};
-use ractor_persistence::base::name::{BucketKey, BucketName, ChannelId, ChannelKey, MessageId, StoreName, Subject};
-use ractor_persistence::base::value::{Key, Object, Value};
-use ractor_persistence::persistence::{Capabilities, Commit, Epoch, Repair, Save, StorageAdapter, Watcher};
-use ractor_persistence::records::{BucketChange, BucketDelta, BucketSnapshot, Record, Request, Write};
-use ractor_persistence::sds::{ChannelData, ChannelMeta, HistoryUpdate};
+use ractor_persistence::base::error::Error;
+use ractor_persistence::base::name::{BucketName, ChannelId, StoreName};
+use ractor_persistence::base::value::Value;
+use ractor_persistence::persistence::{Epoch, Save, StorageAdapter};
+use ractor_persistence::records::{BucketChange, BucketDelta, BucketSnapshot};
 use ractor_persistence::testkit::conformance::PROMISES;
 use ractor_persistence::testkit::{BackedUp, Poisoned, Verdict};
 
-/// What a broken adapter does beside what a sound one would.
-#[derive(Clone, Copy)]
-struct Mutation {
-    declares: fn(Capabilities) -> Capabilities,
-    save: fn(Save) -> Option<Save>,
-    saves: fn(&mut Vec<Save>),
-    commit: fn(&Mutant, &mut Commit) -> Result<()>,
-    one_by_one: bool,
-    bucket: fn(BucketSnapshot) -> Option<BucketSnapshot>,
-    no_bucket: fn() -> Option<BucketSnapshot>,
-    bucket_name: fn(&BucketName) -> BucketName,
-    channel: fn(ChannelData) -> ChannelData,
-    channel_name: fn(&ChannelId) -> ChannelId,
-    store_name: fn(&StoreName) -> StoreName,
-    claim: fn(&Mutant, &StoreName, Epoch) -> Epoch,
-    close: fn(&Mutant, &StoreName) -> Result<()>,
-    quarantines: bool,
-    /// A commit that comes while another is under way is lost.
-    loses_races: bool,
-    /// Loads and commits keep each other out, by a mark that a dropped load leaves.
-    locks_by_mark: bool,
-    backup: fn(&Mutant, &Path) -> Result<MemoryAdapter>,
-    overwrites_backups: bool,
-    compacts: fn(&Mutant) -> Result<MemoryAdapter>,
-}
-
-const SOUND: Mutation = Mutation {
-    declares: |declared| declared,
-    save: Some,
-    saves: |_| {},
-    commit: |_, _| Ok(()),
-    one_by_one: false,
-    bucket: Some,
-    no_bucket: || None,
-    bucket_name: BucketName::clone,
-    channel: |channel| channel,
-    channel_name: ChannelId::clone,
-    store_name: StoreName::clone,
-    claim: |_, _, epoch| epoch,
-    close: |_, _| Ok(()),
-    quarantines: true,
-    loses_races: false,
-    locks_by_mark: false,
-    backup: |mutant, _| Ok(mutant.sound.fork()),
-    overwrites_backups: false,
-    compacts: |mutant| Ok(mutant.sound.clone()),
-};
-
-/// A sound adapter with a mutation. Clones share a place.
-#[derive(Clone)]
-struct Mutant {
-    sound: MemoryAdapter,
-    mutation: Mutation,
-    notes: Arc<Mutex<Notes>>,
-}
-
-/// What mutations remember.
-#[derive(Default)]
-struct Notes {
-    epochs: HashMap<StoreName, Epoch>,
-    revisions: HashMap<BucketName, u64>,
-    closed: Vec<StoreName>,
-    claimed_last: Option<StoreName>,
-    forgetful: bool,
-    under_way: usize,
-    marked: bool,
-    backups: HashMap<PathBuf, Mutant>,
-    before_last: Option<MemoryAdapter>,
-    /// What a compaction has put in the place of the sound one.
-    compacted: Option<MemoryAdapter>,
-}
-
-impl Mutant {
-    fn key(&self, key: &BucketKey) -> BucketKey {
-        BucketKey::new((self.mutation.store_name)(&key.store), (self.mutation.bucket_name)(&key.bucket))
-    }
-
-    fn channel_key(&self, key: &ChannelKey) -> ChannelKey {
-        ChannelKey::new((self.mutation.store_name)(&key.store), (self.mutation.channel_name)(&key.channel))
-    }
-
-    fn sound(&self) -> MemoryAdapter {
-        self.notes.lock().unwrap().compacted.clone().unwrap_or_else(|| self.sound.clone())
-    }
-}
-
-/// The name of a bucket whose saves every mutant refuses, sound or not.
-const POISON: &str = "poison";
-
-#[deny(clippy::missing_trait_methods)]
-#[async_trait::async_trait]
-impl StorageAdapter for Mutant {
-    fn capabilities(&self) -> Capabilities {
-        (self.mutation.declares)(self.sound.capabilities())
-    }
-
-    async fn save_bucket(&self, bucket: &BucketKey, change: &BucketChange) -> Result<()> {
-        self.sound.save_bucket(&self.key(bucket), change).await
-    }
-
-    async fn load_bucket(&self, bucket: &BucketKey) -> Result<Option<BucketSnapshot>> {
-        self.notes.lock().unwrap().marked = true;
-        if self.mutation.locks_by_mark {
-            tokio::task::yield_now().await;
-        }
-        self.notes.lock().unwrap().marked = false;
-        let found = self.sound().load_bucket(&self.key(bucket)).await?;
-        Ok(found.map_or_else(self.mutation.no_bucket, self.mutation.bucket))
-    }
-
-    async fn drop_bucket(&self, bucket: &BucketKey) -> Result<()> {
-        self.sound.drop_bucket(&self.key(bucket)).await
-    }
-
-    async fn save_channel_meta(&self, channel: &ChannelKey, meta: &ChannelMeta) -> Result<()> {
-        self.sound.save_channel_meta(&self.channel_key(channel), meta).await
-    }
-
-    async fn update_history(&self, channel: &ChannelKey, update: &HistoryUpdate) -> Result<()> {
-        self.sound.update_history(&self.channel_key(channel), update).await
-    }
-
-    async fn load_channel(&self, channel: &ChannelKey) -> Result<ChannelData> {
-        Ok((self.mutation.channel)(self.sound().load_channel(&self.channel_key(channel)).await?))
-    }
-
-    async fn drop_channel(&self, channel: &ChannelKey) -> Result<()> {
-        self.sound.drop_channel(&self.channel_key(channel)).await
-    }
-
-    async fn set_retrieval_hint(&self, channel: &ChannelKey, message: &MessageId, hint: &[u8]) -> Result<()> {
-        self.sound.set_retrieval_hint(&self.channel_key(channel), message, hint).await
-    }
-
-    async fn commit(&self, commit: &Commit) -> Result<()> {
-        let refused =
-            commit.saves.iter().position(|save| matches!(save, Save::Bucket(name, _) if name.as_str() == POISON));
-        if self.mutation.locks_by_mark && self.notes.lock().unwrap().marked {
-            return Err(Error::Stopping);
-        }
-        if self.mutation.loses_races {
-            self.notes.lock().unwrap().under_way += 1;
-            tokio::task::yield_now().await;
-            let mut notes = self.notes.lock().unwrap();
-            notes.under_way -= 1;
-            if notes.under_way > 0 {
-                return Ok(());
-            }
-        }
-        let before = self.sound().fork();
-        self.notes.lock().unwrap().before_last = Some(before);
-        let mut changed = commit.clone();
-        (self.mutation.commit)(self, &mut changed)?;
-        changed.store = (self.mutation.store_name)(&commit.store);
-        (self.mutation.saves)(&mut changed.saves);
-        let renamed = |save| match save {
-            Save::Bucket(name, change) => Save::Bucket((self.mutation.bucket_name)(&name), change),
-            Save::DropBucket(name) => Save::DropBucket((self.mutation.bucket_name)(&name)),
-            Save::ChannelMeta(id, meta) => Save::ChannelMeta((self.mutation.channel_name)(&id), meta),
-            Save::History(id, update) => Save::History((self.mutation.channel_name)(&id), update),
-            Save::Hint(id, message, hint) => Save::Hint((self.mutation.channel_name)(&id), message, hint),
-            Save::DropChannel(id) => Save::DropChannel((self.mutation.channel_name)(&id)),
-            other => other,
-        };
-        changed.saves = changed.saves.into_iter().filter_map(self.mutation.save).map(renamed).collect();
-        let refusal = || Err(Error::unsupported("poison"));
-        if !self.mutation.one_by_one {
-            return if refused.is_some() { refusal() } else { self.sound().commit(&changed).await };
-        }
-        for (index, save) in changed.saves.iter().enumerate() {
-            if refused == Some(index) {
-                return refusal();
-            }
-            let one = Commit::new(changed.store.clone(), changed.epoch, changed.durability, vec![save.clone()]);
-            self.sound().commit(&one).await?;
-            tokio::task::yield_now().await;
-        }
-        Ok(())
-    }
-
-    async fn claim(&self, store: &StoreName) -> Result<Epoch> {
-        let epoch = self.sound().claim(&(self.mutation.store_name)(store)).await?;
-        self.notes.lock().unwrap().epochs.insert(store.clone(), epoch);
-        Ok((self.mutation.claim)(self, store, epoch))
-    }
-
-    async fn close(&self, store: &StoreName) -> Result<()> {
-        (self.mutation.close)(self, store)?;
-        self.sound().close(store).await
-    }
-
-    async fn repairs(&self, store: &StoreName, subject: &Subject) -> Vec<Repair> {
-        self.sound.repairs(store, subject).await
-    }
-
-    async fn quarantine(&self, store: &StoreName, subject: &Subject) -> Result<String> {
-        if self.mutation.quarantines { self.sound().quarantine(store, subject).await } else { Ok("nowhere".to_owned()) }
-    }
-
-    fn watch(&self, store: &StoreName, watcher: Watcher) {
-        self.sound().watch(&(self.mutation.store_name)(store), watcher);
-    }
-
-    async fn backup(&self, target: &Path) -> Result<u64> {
-        if !self.mutation.overwrites_backups && self.notes.lock().unwrap().backups.contains_key(target) {
-            return Err(Error::invalid_argument("taken"));
-        }
-        let copy = (self.mutation.backup)(self, target)?;
-        let copy = Mutant { sound: copy, mutation: SOUND, notes: Arc::default() };
-        self.notes.lock().unwrap().backups.insert(target.to_owned(), copy);
-        Ok(1)
-    }
-
-    async fn compact(&self) -> Result<u64> {
-        let compacted = (self.mutation.compacts)(self)?;
-        self.notes.lock().unwrap().compacted = Some(compacted);
-        Ok(0)
-    }
-}
+use crate::alter::{any_request, delta, flipping, history, remade, values};
+use crate::mutant::{Mutant, Mutation, POISON, SOUND};
 
 async fn examine(promise: &str, mutation: Mutation) -> Verdict {
     let promise = PROMISES.iter().find(|candidate| candidate.name == promise).expect("there is such a promise");
@@ -281,56 +65,6 @@ async fn ps_29_the_kit_fails_each_mutant_by_its_promise_and_no_promise_is_withou
     }
     ELSEWHERE.iter().for_each(|promise| assert!(without.remove(promise)));
     assert!(without.is_empty(), "no mutant breaks {without:?}");
-}
-
-fn delta(save: Save, change: impl FnOnce(&mut BucketDelta)) -> Option<Save> {
-    Some(match save {
-        Save::Bucket(name, old) => match BucketChange::clone(&old) {
-            BucketChange::Delta(mut delta) => {
-                change(&mut delta);
-                Save::Bucket(name, BucketChange::Delta(delta).into())
-            }
-            _ => Save::Bucket(name, old),
-        },
-        other => other,
-    })
-}
-
-fn any_request() -> Request {
-    Request::new("any", &Write::Clear).unwrap()
-}
-
-fn history(save: Save, change: impl FnOnce(&mut HistoryUpdate)) -> Option<Save> {
-    Some(match save {
-        Save::History(id, old) => {
-            let mut update = HistoryUpdate::clone(&old);
-            change(&mut update);
-            Save::History(id, update.into())
-        }
-        other => other,
-    })
-}
-
-/// The record under another key and at another place, with its values changed.
-fn remade(record: &Record, key: impl Into<Key>, place: u64, change: impl Fn(&Value) -> Value) -> Arc<Record> {
-    let fields: Object = record.fields().map(|(name, value)| (name, change(value))).collect();
-    Arc::new(Record::from_parts(key, place, record.metadata(), fields))
-}
-
-fn values(mut bucket: BucketSnapshot, change: fn(&Value) -> Value) -> Option<BucketSnapshot> {
-    fn within(value: &Value, change: fn(&Value) -> Value) -> Value {
-        match value {
-            Value::Array(items) => Value::Array(items.iter().map(|item| within(item, change)).collect()),
-            Value::Object(object) => {
-                Value::Object(object.iter().map(|(name, item)| (name.clone(), within(item, change))).collect())
-            }
-            other => change(other),
-        }
-    }
-    for record in &mut bucket.records {
-        *record = remade(record, record.key(), record.place(), |value| within(value, change));
-    }
-    Some(bucket)
 }
 
 mutants! {
@@ -792,13 +526,6 @@ async fn mutant_that_survives_no_restart_though_it_says_so() {
     let declared = MemoryAdapter::default().capabilities().with_survives_restart(true);
     let forgetful = || std::future::ready(Ok(MemoryAdapter::default()));
     promise.examine(&forgetful, declared).await.expect_err("the kit passed a broken adapter");
-}
-
-/// Declares one thing when asked for the first time and another one later.
-fn flipping(declared: Capabilities) -> Capabilities {
-    use std::sync::atomic::{AtomicBool, Ordering};
-    static ASKED: AtomicBool = AtomicBool::new(false);
-    declared.with_incremental(!ASKED.fetch_xor(true, Ordering::SeqCst))
 }
 
 #[tokio::test]
