@@ -44,15 +44,26 @@ where
     F: FnOnce() -> Result<T> + Send + 'static,
     T: Send + 'static,
 {
-    let Ok(runtime) = Handle::try_current() else {
-        return Err(Error::permanent(operation, Lost::NoRuntime));
-    };
+    let runtime = runtime(operation)?;
     runtime.spawn_blocking(work).await.unwrap_or_else(|error| Err(lost(operation, &error)))
+}
+
+/// The runtime that this is called on.
+///
+/// # Errors
+/// `Permanent` outside of a tokio runtime.
+pub(crate) fn runtime(operation: impl Into<String>) -> Result<Handle> {
+    Handle::try_current().map_err(|_| Error::permanent(operation, Lost::NoRuntime))
 }
 
 /// What a task that was lost is told as: of unknown outcome, without the words of its panic.
 pub(crate) fn lost(operation: impl Into<String>, error: &JoinError) -> Error {
-    Error::unknown(operation, if error.is_panic() { Lost::Panicked } else { Lost::ShuttingDown })
+    if error.is_panic() { panicked(operation) } else { Error::unknown(operation, Lost::ShuttingDown) }
+}
+
+/// What work that panicked is told as.
+pub(crate) fn panicked(operation: impl Into<String>) -> Error {
+    Error::unknown(operation, Lost::Panicked)
 }
 
 #[cfg(test)]

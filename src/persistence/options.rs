@@ -171,7 +171,7 @@ impl PersistenceOptions {
             ((MILLISECOND..=HOUR).contains(&self.retry.first), "retry.first is 1 ms to 1 h"),
             ((self.retry.first..=HOUR).contains(&self.retry.most), "retry.most is retry.first to 1 h"),
             ((MILLISECOND..=HOUR).contains(&self.commit_timeout), "commit_timeout is 1 ms to 1 h"),
-            (self.stop_timeout <= HOUR, "stop_timeout is at most 1 h"),
+            ((MILLISECOND..=HOUR).contains(&self.stop_timeout), "stop_timeout is 1 ms to 1 h"),
             (self.save_durability > Durability::Ram, "save_durability is at least Wal"),
             ((1..=1_024).contains(&self.load_concurrency), "load_concurrency is 1 to 1,024"),
             ((MILLISECOND..=HOUR).contains(&self.load_timeout), "load_timeout is 1 ms to 1 h"),

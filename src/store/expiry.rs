@@ -12,6 +12,15 @@ use crate::store::inner::Inner;
 /// Most records that one turn removes: others come in between.
 const PER_TURN: usize = 1_000;
 
+/// Refuses an interval that would keep a core busy, or never end.
+pub(super) fn validate(interval: Duration) -> Result<()> {
+    let bounds = Duration::from_millis(1)..=Duration::from_secs(24 * 3_600);
+    if interval.is_zero() || bounds.contains(&interval) {
+        return Ok(());
+    }
+    Err(Error::InvalidOptions { problems: vec!["ttl_check_interval is 0 or 1 ms to 24 h".to_owned()] })
+}
+
 /// Starts the ticks, which end with the store.
 pub(super) fn tick(inner: &Arc<Inner>, interval: Duration) {
     let (store, going) = (Arc::downgrade(inner), inner.going());

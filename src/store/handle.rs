@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ractor::{Actor, ActorCell};
+use ractor::{Actor, ActorCell, ActorId};
 
 use crate::base::blocking;
 use crate::base::error::{Error, Failure, Result};
@@ -63,8 +63,10 @@ impl Store {
     pub(super) async fn launch(builder: StoreBuilder, above: Option<ActorCell>) -> Result<Self> {
         let StoreBuilder { name, adapter, options, on_error, clock, ttl_check_interval, auto_create } = builder;
         let name = StoreName::new(&name)?;
+        blocking::runtime("starting the store")?;
         options.validate()?;
         auto_create.validate()?;
+        expiry::validate(ttl_check_interval)?;
         let (for_bus, stop_timeout) = (on_error.clone(), options.stop_timeout);
         let bus = Bus::new(move |failure: Failure| report(for_bus.as_ref(), &failure));
         let persister = match adapter {
@@ -114,6 +116,11 @@ impl Store {
     /// The store's name.
     pub fn name(&self) -> &StoreName {
         &self.inner.name
+    }
+
+    /// Whether this is the id of the store's own actor: for a supervisor that is told of a child's end, and asks whose.
+    pub fn is_actor(&self, id: ActorId) -> bool {
+        self.inner.supervisor.get().is_some_and(|supervisor| supervisor.get_id() == id)
     }
 
     /// Defines a bucket: checks the definition, loads what is stored under its name, checks that against the

@@ -21,6 +21,7 @@ mod leaving;
 mod measuring;
 mod recovering;
 mod reopening;
+mod runtimes;
 mod secrecy;
 mod sharing;
 mod stopping;

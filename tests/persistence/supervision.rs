@@ -55,6 +55,14 @@ async fn supervised(adapter: FaultAdapter<impl ractor_persistence::persistence::
     Supervised { application, store, bucket }
 }
 
+#[tokio::test]
+async fn a_supervisor_can_tell_the_store_among_its_children() {
+    let supervised = supervised(faulty().0).await;
+    assert!(supervised.store.is_actor(supervised.supervisor().get_id()));
+    assert!(!supervised.store.is_actor(supervised.application.get_id()));
+    supervised.store.stop().await.unwrap();
+}
+
 impl Supervised {
     /// The store's supervisor.
     fn supervisor(&self) -> ActorCell {

@@ -13,6 +13,7 @@ use ractor_persistence::persistence::{
     Backoff, Capabilities, Commit, Epoch, PersistenceOptions, PersistenceOutcome, StorageAdapter,
 };
 use ractor_persistence::records::{BucketChange, BucketSnapshot};
+use ractor_persistence::store::Store;
 use ractor_persistence::testkit::{Fault, Operation};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -200,7 +201,7 @@ async fn options_at_their_bounds_are_taken() {
         .with_max_unsaved(1)
         .with_retry(Backoff::new(millisecond, millisecond))
         .with_commit_timeout(millisecond)
-        .with_stop_timeout(Duration::ZERO)
+        .with_stop_timeout(millisecond)
         .with_save_durability(Durability::Wal)
         .with_load_concurrency(1)
         .with_load_timeout(millisecond);
@@ -223,6 +224,16 @@ async fn options_at_their_bounds_are_taken() {
         assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "a")])));
         assert!(store.stop().await.unwrap().unsaved.is_empty());
     }
+}
+
+#[tokio::test]
+async fn an_interval_that_would_keep_a_core_busy_or_never_end_is_refused() {
+    for interval in [Duration::from_nanos(1), Duration::MAX] {
+        let refused = Store::builder("shop").ttl_check_interval(interval).start().await;
+        assert!(matches!(refused, Err(Error::InvalidOptions { .. })), "{interval:?}");
+    }
+    let off = Store::builder("shop").ttl_check_interval(Duration::ZERO).start().await.unwrap();
+    off.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -161,7 +161,7 @@ impl<W> DirtySet<W> {
             .collect()
     }
 
-    /// Everybody who still waits is told the same; used when saving ends for good.
+    /// Everybody who still waits is told the same; used when saving ends, for good or until there is a runtime for it.
     pub(crate) fn dismiss(&mut self, error: &Error) -> Vec<(W, Result<(), Error>)> {
         for waiter in &mut self.waiters {
             if let Some(target) = waiter.targets.iter_mut().find(|target| target.outcome.is_none()) {

@@ -189,8 +189,7 @@ impl Persister {
     /// The actor is dead. The wake-ups that it had not looked at are gone with it, and whoever sent them still waits.
     pub(in crate::persistence) fn abandoned(&self) {
         self.shared.woken.store(false, Ordering::SeqCst);
-        // Without a runtime there is nobody left to wait.
-        if !self.shared.ended.load(Ordering::SeqCst) && tokio::runtime::Handle::try_current().is_ok() {
+        if !self.shared.ended.load(Ordering::SeqCst) {
             self.wake();
         }
     }

@@ -11,7 +11,7 @@ use crate::base::name::Subject;
 use crate::persistence::cell::Cell;
 use crate::persistence::dirty::Verdict;
 use crate::persistence::meter::{self, Committed};
-use crate::persistence::persister::handle::{Persister, Token, lock};
+use crate::persistence::persister::handle::{Persister, Token, answer, lock};
 use crate::persistence::persister::turn::Step;
 
 impl Persister {
@@ -21,6 +21,26 @@ impl Persister {
         let turn = lock(&self.shared.turn);
         let verdict = lock(&self.shared.dirty).overdue(&error, self.shared.now());
         self.tell_all([verdict], turn);
+    }
+
+    /// The runtime of a commit in flight was shut down: nobody will ever tell what became of it. Nothing follows, as there
+    /// may be no runtime for it.
+    pub(super) fn cut_off(&self) {
+        let gone = std::io::Error::other("its runtime was shut down");
+        let turn = lock(&self.shared.turn);
+        *lock(&self.shared.flight) = None;
+        let verdict = lock(&self.shared.dirty).failed(&Error::unknown("commit", gone), self.shared.now(), jitter());
+        self.settle_cells(&verdict);
+        self.tell_all([verdict], turn);
+        self.shared.landed.notify_waiters();
+    }
+
+    /// There is no runtime on which anything could be saved: whoever waits need not wait on. What is unsaved is kept.
+    pub(super) fn stranded(&self) {
+        self.shared.woken.store(false, Ordering::SeqCst);
+        let answers = lock(&self.shared.dirty).dismiss(&Error::Stopping);
+        answer(answers);
+        self.shared.landed.notify_waiters();
     }
 
     pub(super) fn finished(&self, outcome: Result<()>, bytes: usize, took: Duration) {

@@ -1,11 +1,16 @@
 //! How saving ends.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::base::blocking;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::jitter::jitter;
 use crate::base::name::Subject;
@@ -40,9 +45,7 @@ impl Persister {
             // The claim is the successor's, and not ours to release.
             return (unsaved, failure);
         }
-        let shared = Arc::clone(&self.shared);
-        let close = isolated("close", async move { shared.adapter.close(&shared.store).await });
-        match tokio::time::timeout_at(limit, close).await {
+        match tokio::time::timeout_at(limit, self.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 self.report(Failure::new(None, "close", error.clone(), 1));
@@ -53,6 +56,16 @@ impl Persister {
             }
         }
         (unsaved, failure)
+    }
+
+    /// Releases the store's claim. Not in a task of its own: that it is polled at all has to hang on no time that is left.
+    async fn close(&self) -> Result<()> {
+        let mut closing = pin!(self.shared.adapter.close(&self.shared.store));
+        poll_fn(|context| {
+            catch_unwind(AssertUnwindSafe(|| closing.as_mut().poll(context)))
+                .unwrap_or_else(|_| Poll::Ready(Err(blocking::panicked("close"))))
+        })
+        .await
     }
 
     /// Flushes until it succeeds, fails for good, or the time is over. Answers why something is unsaved.
@@ -74,7 +87,8 @@ impl Persister {
             match tokio::time::timeout_at(limit, flushed).await {
                 Ok(Ok(())) => return None,
                 Ok(Err(error)) => {
-                    let refused = !error.is_retryable();
+                    // A runtime that is shut down lets nobody wait on; this one is there.
+                    let refused = !error.is_retryable() && !matches!(error, Error::Stopping);
                     let for_good = refused && (!earlier || matches!(error, Error::Fenced { .. }));
                     failure = Some(error);
                     let left = limit.saturating_duration_since(Instant::now());

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -43,8 +44,7 @@ impl Persister {
         if actor.is_none_or(|actor| actor.cast(PersisterMessage::Wake).is_err()) {
             // The actor is dead. Whoever waits is served all the same, even if it is never replaced because its
             // supervisor was killed; the debounce timer is what is missing until then.
-            let persister = self.clone();
-            self.shared.home.spawn(async move { persister.advance() });
+            Errand::new(self.clone()).send(&self.shared.home);
         }
     }
 
@@ -126,7 +126,7 @@ impl Persister {
         let limit = shared.options.commit_timeout;
         let commit = Commit::new(shared.store.clone(), shared.epoch, level, saves);
         let adapter = Arc::clone(&shared.adapter);
-        let persister = self.clone();
+        let flown = Flight { persister: self.clone(), has_landed: false };
         let begun = Instant::now();
         let mut work = {
             // Under the lock: a stop gives up what it finds here after it has ended saving, and nothing may come later.
@@ -143,12 +143,70 @@ impl Persister {
             let ended = loop {
                 match tokio::time::timeout(limit, &mut work).await {
                     Ok(ended) => break ended,
-                    Err(_) => persister.overdue(limit),
+                    Err(_) => flown.persister.overdue(limit),
                 }
             };
             let outcome = ended.unwrap_or_else(|error| Err(blocking::lost("commit", &error)));
-            persister.finished(outcome, bytes, begun.elapsed());
+            flown.landed().finished(outcome, bytes, begun.elapsed());
         };
         tokio::spawn(watch.instrument(flush));
+    }
+}
+
+/// A look at what there is to do, without the actor.
+struct Errand {
+    persister: Persister,
+    /// Where the runtime of the store is gone, another one may be left.
+    is_last: bool,
+    is_done: bool,
+}
+
+impl Errand {
+    fn new(persister: Persister) -> Self {
+        Self { persister, is_last: false, is_done: false }
+    }
+
+    fn send(mut self, runtime: &Handle) {
+        runtime.spawn(async move {
+            self.is_done = true;
+            self.persister.advance();
+        });
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        if self.is_done {
+            return;
+        }
+        // The runtime was shut down: it lets go of what it has not run.
+        let home = self.persister.shared.home.id();
+        match Handle::try_current() {
+            Ok(other) if !self.is_last && other.id() != home => {
+                Self { persister: self.persister.clone(), is_last: true, is_done: false }.send(&other);
+            }
+            _ => self.persister.stranded(),
+        }
+    }
+}
+
+/// A commit in flight. Its runtime may be shut down before it lands.
+struct Flight {
+    persister: Persister,
+    has_landed: bool,
+}
+
+impl Flight {
+    fn landed(mut self) -> Persister {
+        self.has_landed = true;
+        self.persister.clone()
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.has_landed {
+            self.persister.cut_off();
+        }
     }
 }
