@@ -213,8 +213,8 @@ impl Inner {
         report(self.on_error.as_ref(), &failure);
     }
 
-    /// The supervisor is gone, and its children with it.
-    pub(super) fn orphaned(&self) {
+    /// The supervisor is gone, and its children with it. What was accepted is saved all the same, while there is a runtime.
+    pub(super) fn orphaned(self: &Arc<Self>) {
         self.begin_to_stop();
         for entry in lock(&self.buckets).values() {
             entry.slot().close(Error::Stopping);
@@ -223,6 +223,17 @@ impl Inner {
             live.slot.close(Error::Stopping);
         }
         self.inboxes.close();
+        if !self.stopped.initialized()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let inner = Arc::clone(self);
+            runtime.spawn(async move {
+                // Nobody has asked for it, so nobody may ever look at the report.
+                if let Some(error) = inner.shut_down().await.error {
+                    inner.report(Failure::new(None, "stop", error, 1));
+                }
+            });
+        }
     }
 
     /// Lets buckets and channels finish what they have accepted, all at once. They have half of the time that a stop has,

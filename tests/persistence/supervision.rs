@@ -147,6 +147,46 @@ async fn after_a_kill_of_the_supervisor_above_nobody_hangs_and_a_stop_still_save
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_was_killed_saves_what_it_had_accepted_and_gives_its_claim_back_without_being_asked() {
+    let before = tasks();
+    let (adapter, faults) = faulty();
+    let Supervised { application, store, bucket } = supervised(adapter.clone()).await;
+    insert(&bucket, 1, "kept").await.unwrap();
+    application.kill_and_wait(None).await.unwrap();
+    faults.until(|log| log.iter().any(|logged| matches!(logged.call, Call::Close(_)) && logged.result.is_some())).await;
+    assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "kept")])));
+    let next = start(adapter).await;
+    assert_eq!(held(&next.define_bucket(items("items")).await.unwrap()).await, expect([(1, "kept")]));
+    // Who asks later gets the same report.
+    assert!(store.stop().await.unwrap().unsaved.is_empty());
+    next.stop().await.unwrap();
+    drop((application, store, bucket, next));
+    assert_eq!(tasks_ended(before).await, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_store_that_cannot_save_says_so() {
+    let (adapter, faults) = faulty();
+    let (told, mut failures) = tokio::sync::mpsc::unbounded_channel();
+    let (application, _ended) = Actor::spawn(None, Application, ()).await.unwrap();
+    let builder = builder(adapter).on_error(move |failure| drop(told.send((failure.operation, failure.error.clone()))));
+    let store = builder.spawn_linked(application.get_cell()).await.unwrap();
+    let bucket = store.define_bucket(items("items")).await.unwrap();
+    faults.inject(Fault::fail(permanent()).on(Operation::Commit));
+    insert(&bucket, 1, "lost").await.unwrap();
+    application.get_cell().kill_and_wait(None).await.unwrap();
+    let stop = soon(async {
+        loop {
+            let (operation, error) = failures.recv().await.unwrap();
+            if operation == "stop" {
+                break error;
+            }
+        }
+    });
+    assert!(matches!(stop.await, Error::Permanent { .. }));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kill_in_the_middle_of_a_stop_does_not_keep_it_from_saving() {
     // Of the bucket, of the persister's actor, of the store's supervisor, of the supervisor above.
     for victim in 0..4 {
