@@ -16,8 +16,9 @@
 
 use std::path::{Path, PathBuf};
 
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, call, cast};
+use ractor::{Actor, ActorProcessingErr, ActorRef, ActorStatus, RpcReplyPort, SupervisionEvent, call, cast};
 use ractor_persistence::adapters::redb::RedbAdapter;
+use ractor_persistence::base::error::Error;
 use ractor_persistence::bucket::{Bucket, BucketMessage};
 use ractor_persistence::bus::{Delivery, Pattern, Permit, SubscriptionGuard};
 use ractor_persistence::record;
@@ -175,14 +176,49 @@ impl Actor for Shop {
         Ok(())
     }
 
+    /// ractor's default stops the shop when any child ends. A child that was stopped, as the store is by `Store::stop`, is
+    /// no reason to close; one that was killed or has failed is.
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<ShopMessage>,
+        event: SupervisionEvent,
+        _: &mut ShopState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(_, _, reason) if reason.as_deref() != Some("killed") => {}
+            SupervisionEvent::ActorTerminated(..) | SupervisionEvent::ActorFailed(..) => myself.stop(None),
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// A supervisor that merely stops kills its children, and what the store has not saved by then is lost. So the
     /// clerk finishes what it was given, and then the children are stopped and waited for: the store saves everything
     /// before it ends.
     async fn post_stop(&self, myself: ActorRef<ShopMessage>, state: &mut ShopState) -> Result<(), ActorProcessingErr> {
-        state.clerk.drain_and_wait(None).await?;
+        // One that is dead already has nothing left to finish.
+        let _dead = state.clerk.drain_and_wait(None).await;
         myself.stop_children_and_wait(None, None).await;
-        Ok(())
+        // A store whose own actor was killed is no child any more, and is saved by this; others answer what they answered
+        // when they were stopped.
+        let report = state.store.stop().await?;
+        if report.unsaved.is_empty() { Ok(()) } else { Err("not everything is saved".into()) }
     }
+}
+
+/// A store that is stopped while the shop is open does not close it.
+async fn stop_the_store(directory: &Path) -> Result<(), ActorProcessingErr> {
+    let (shop, closed) = Actor::spawn(Some("shop".to_owned()), Shop, directory.join("shop.redb")).await?;
+    let (store, clerk, auditor) = call!(shop, ShopMessage::Staff)?;
+    store.stop().await?;
+    // The shop has heard of the end before it answers this.
+    call!(shop, ShopMessage::Staff)?;
+    assert!(call!(auditor, AuditorMessage::Report)?.is_empty());
+    assert!(matches!(store.bucket("orders"), Err(Error::Stopping)));
+    assert_eq!(clerk.get_status(), ActorStatus::Running);
+    shop.stop(None);
+    closed.await?;
+    Ok(())
 }
 
 /// One run of the application: takes three orders and ships the first. Answers how many orders it found when it opened,
@@ -218,5 +254,6 @@ async fn main() -> Result<(), ActorProcessingErr> {
     let directory = tempfile::tempdir()?;
     assert_eq!(run(directory.path()).await?, (0, 0));
     assert_eq!(run(directory.path()).await?, (3, 1), "everything of the first run is there");
+    stop_the_store(directory.path()).await?;
     Ok(())
 }

@@ -134,6 +134,9 @@ struct Buckets;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/channels.md")]
 struct Channels;
+#[cfg(all(doctest, feature = "json-file"))]
+#[doc = include_str!("../docs/guide/backup-and-recovery.md")]
+struct BackupAndRecovery;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guide/supervision.md")]
 struct Supervision;

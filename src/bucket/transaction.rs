@@ -66,8 +66,10 @@ impl Retry {
 /// # Errors
 /// What the function answers, unchanged, where it fails: then nothing is applied. Else, by `From<Error>`: `Conflict` when
 /// something that was read has changed, after the last attempt; `UniqueViolation`, `CapacityExceeded`; `Timeout`,
-/// `ActorLost`, `Stopping`; because of what has joined `Superseded`, `NotFound`, `UnknownChannel`, `GivenUp`,
-/// `Backpressure`: nothing is applied. `NotSaved`: applied, but not at the durability asked for, by the transaction or by a
+/// `ActorLost`, `Stopping`; `Unsupported` for a durability above `Ram` where a bucket that is written is opted out, the
+/// store has no adapter or the adapter does not reach it, `Fenced` for one that is fenced; `InvalidArgument` if the attempts
+/// are not 1 to 100; because of what has joined `Superseded`, `NotFound`, `UnknownChannel`, `GivenUp`, `Backpressure`:
+/// nothing is applied. `NotSaved`: applied, but not at the durability asked for, by the transaction or by a
 /// channel that has joined.
 ///
 /// # Panics

@@ -30,8 +30,8 @@ pub struct PersistenceOptions {
     /// 1 ms to 1 h.
     pub commit_timeout: Duration,
     /// How long `stop` takes at most. Actors have half of it, but a second at least, to finish what they have accepted;
-    /// what is left is for the last commit, which is then given up, and for closing the adapter. Default 30 s, at most
-    /// 1 h.
+    /// what is left is for the last commit, which is then given up, and for closing the adapter. A commit that is given up
+    /// may be written all the same, and the file may stay locked until it has ended. Default 30 s, 1 ms to 1 h.
     pub stop_timeout: Duration,
     /// The level of commits that nobody awaits. Below `Fsync`, a synced commit follows within the window, and only that
     /// counts as saved. Default `Fsync`; `Wal` at least.

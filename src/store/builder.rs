@@ -94,15 +94,25 @@ impl StoreBuilder {
     ///
     /// # Errors
     /// `InvalidName`, `InvalidOptions`, and what the adapter's claim answers: `Locked`, `Corrupt`, `Transient`, ….
+    ///
+    /// # Panics
+    /// Within a tokio runtime whose timers are off (`enable_time`), if there is an adapter. Without one, what is timed
+    /// panics later, in tasks of its own.
     pub async fn start(self) -> Result<Store> {
         Store::launch(self, None).await
     }
 
     /// Starts the store as a child of an application's own supervisor. When that stops it with
     /// `stop_children_and_wait`, the store shuts down as by [`Store::stop`]; a supervisor that merely stops kills its
-    /// children, and what is unsaved then is lost.
+    /// children, and what is unsaved then is lost, unless [`Store::stop`] is called on a handle that is left.
+    ///
+    /// A store that is stopped is a child that has ended: ractor's default `handle_supervisor_evt` stops the supervisor for
+    /// that, and with it all its other children.
     ///
     /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
     /// As [`start`](Self::start).
     pub async fn spawn_linked(self, supervisor: ActorCell) -> Result<Store> {
         Store::launch(self, Some(supervisor)).await

@@ -194,7 +194,8 @@ impl Store {
         self.inner.purge_expired().await
     }
 
-    /// Ends a bucket and deletes what is stored of it. Handles then get `BucketNotDefined`.
+    /// Ends a bucket and deletes what is stored of it. Handles then get `BucketNotDefined`. Of a bucket that is opted out
+    /// with `persistent(false)`, what is on disk under its name stays: to delete that, define it without opting out first.
     ///
     /// # Errors
     /// `BucketNotDefined`, `Stopping`, and what the adapter answers: then the bucket serves on and its data is there.

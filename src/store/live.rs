@@ -105,6 +105,7 @@ impl Store {
     ///
     /// What handlers and callbacks have awaited is included. Streams, actors and bridges, which go at the pace of others,
     /// are not. While writes never pause, it may wait for long, and for a handler or query that never ends for ever.
+    /// Awaited within a handler or the function of a live query, it waits for that very call, and so for ever.
     pub async fn settle(&self) {
         self.inner.activity.settled().await;
     }

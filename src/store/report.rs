@@ -10,7 +10,9 @@ use crate::persistence::PersistenceStats;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct StopReport {
-    /// Buckets and channels with changes that could not be saved; they are lost with the process.
+    /// Buckets and channels with changes that are not known to be saved. They are lost with the process, unless the commit
+    /// that was given up at the end of the time was written all the same: where [`error`](Self::error) is `Unknown`, they
+    /// may be there.
     pub unsaved: Vec<Subject>,
     /// Why they could not be saved, or why the adapter did not close.
     pub error: Option<Error>,
