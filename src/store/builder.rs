@@ -94,6 +94,7 @@ impl StoreBuilder {
     ///
     /// # Errors
     /// `InvalidName`, `InvalidOptions`, and what the adapter's claim answers: `Locked`, `Corrupt`, `Transient`, ….
+    /// `Permanent` outside of a tokio runtime.
     ///
     /// # Panics
     /// Within a tokio runtime whose timers are off (`enable_time`), if there is an adapter. Without one, what is timed
@@ -103,8 +104,9 @@ impl StoreBuilder {
     }
 
     /// Starts the store as a child of an application's own supervisor. When that stops it with
-    /// `stop_children_and_wait`, the store shuts down as by [`Store::stop`]; a supervisor that merely stops kills its
-    /// children, and what is unsaved then is lost, unless [`Store::stop`] is called on a handle that is left.
+    /// `stop_children_and_wait`, the store shuts down as by [`Store::stop`]. A supervisor that merely stops kills its
+    /// children; what the store had accepted is then saved in a task of its own, if the runtime goes on for as long as
+    /// that takes, and [`Store::stop`] on a handle that is left waits for it.
     ///
     /// A store that is stopped is a child that has ended: ractor's default `handle_supervisor_evt` stops the supervisor for
     /// that, and with it all its other children.

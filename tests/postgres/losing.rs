@@ -11,7 +11,7 @@ use ractor_persistence::base::error::Error;
 use ractor_persistence::persistence::{Backoff, PersistenceOptions, StorageAdapter};
 use ractor_persistence::{Durability, Store, record};
 
-use crate::server::{Place, Server};
+use crate::server::{Place, Server, apart};
 use crate::world::*;
 
 /// Waits for something that happens by itself.
@@ -177,4 +177,22 @@ async fn a_server_that_has_become_a_standby_may_be_the_right_one_again() {
         assert!(may_pass::<()>(&Err(error)));
     }
     assert_eq!(stored(&adapter).await, expect([(1, "before"), (2, "after")]));
+}
+
+#[tokio::test]
+async fn a_stop_within_another_runtime_saves_what_was_accepted_before_the_first_one_was_dropped() {
+    let place = Place::new();
+    let accepted = async {
+        let adapter = place.open().await.unwrap();
+        let options = PersistenceOptions::default().with_debounce(Duration::from_secs(3_600));
+        let store = Store::builder("shop").adapter(adapter).persistence(options).start().await.unwrap();
+        store.define_bucket(items()).await.unwrap().insert(record! { "id": 1, "text": "accepted" }).await.unwrap();
+        store
+    };
+    let store = apart(accepted);
+    let report = store.stop().await.unwrap();
+    assert!(report.unsaved.is_empty() && report.error.is_none(), "{report:?}");
+    let store = Store::builder("shop").adapter(place.open().await.unwrap()).start().await.unwrap();
+    assert!(store.define_bucket(items()).await.unwrap().get(1).await.unwrap().is_some());
+    store.stop().await.unwrap();
 }
