@@ -1,6 +1,7 @@
 //! What becomes of a store whose runtime is shut down under it, while handles on it are still held elsewhere?
 
 use std::future::Future;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -89,6 +90,43 @@ async fn a_commit_that_is_cut_off_with_its_runtime_answers_and_is_made_again() {
     let report = soon(store.stop()).await.unwrap();
     assert!(report.unsaved.is_empty() && report.error.is_none(), "{report:?}");
     assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "accepted")])));
+}
+
+#[tokio::test]
+async fn a_runtime_that_is_shut_down_under_load_loses_nothing_that_a_stop_can_save() {
+    for round in 0..40_u64 {
+        let adapter = MemoryAdapter::default();
+        let home = Runtime::new().unwrap();
+        let acknowledged = Arc::new(Mutex::new(Texts::new()));
+        let options = options().with_debounce(Duration::from_micros(round * 50));
+        let builder = builder(adapter.clone()).persistence(options);
+        let begun = async {
+            let store = builder.start().await.unwrap();
+            let bucket = store.define_bucket(items("items")).await.unwrap();
+            (store, bucket)
+        };
+        let (store, bucket) = home.spawn(begun).await.unwrap();
+        for writer in 0..4 {
+            let (bucket, acknowledged) = (bucket.clone(), Arc::clone(&acknowledged));
+            home.spawn(async move {
+                for id in (writer..).step_by(4) {
+                    if insert(&bucket, id, "accepted").await.is_err() {
+                        break;
+                    }
+                    acknowledged.lock().unwrap().insert(id, "accepted".to_owned());
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_micros(500 + round * 37)).await;
+        // Its threads are waited for: none of its tasks runs after this.
+        tokio::task::spawn_blocking(move || drop(home)).await.unwrap();
+        let report = soon(store.stop()).await.unwrap();
+        assert!(report.unsaved.is_empty() && report.error.is_none(), "round {round}: {report:?}");
+        let stored = stored(&adapter, "items").await.unwrap_or_default();
+        let acknowledged = acknowledged.lock().unwrap();
+        let lost: Vec<_> = acknowledged.keys().filter(|id| !stored.contains_key(*id)).collect();
+        assert!(lost.is_empty(), "round {round}: {lost:?} of {}", acknowledged.len());
+    }
 }
 
 #[tokio::test]

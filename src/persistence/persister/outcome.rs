@@ -23,16 +23,21 @@ impl Persister {
         self.tell_all([verdict], turn);
     }
 
-    /// The runtime of a commit in flight was shut down: nobody will ever tell what became of it. Nothing follows, as there
-    /// may be no runtime for it.
+    /// The runtime of a commit in flight was shut down. Nothing follows, as there may be no runtime for it.
     pub(super) fn cut_off(&self) {
-        let gone = std::io::Error::other("its runtime was shut down");
         let turn = lock(&self.shared.turn);
+        let verdict = self.lost_flight();
+        self.tell_all([verdict], turn);
+        self.shared.landed.notify_waiters();
+    }
+
+    /// Nobody will ever tell what became of the commit in flight. In the persister's turn.
+    pub(super) fn lost_flight(&self) -> Verdict<Token> {
+        let gone = std::io::Error::other("its runtime was shut down");
         *lock(&self.shared.flight) = None;
         let verdict = lock(&self.shared.dirty).failed(&Error::unknown("commit", gone), self.shared.now(), jitter());
         self.settle_cells(&verdict);
-        self.tell_all([verdict], turn);
-        self.shared.landed.notify_waiters();
+        verdict
     }
 
     /// There is no runtime on which anything could be saved: whoever waits need not wait on. What is unsaved is kept.

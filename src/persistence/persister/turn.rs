@@ -1,6 +1,6 @@
 //! What is done next, and what is captured for it.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -79,8 +79,7 @@ impl Persister {
                     Subject::Bucket(name) => Save::DropBucket(name.clone()),
                     Subject::Channel(id) => Save::DropChannel(id.clone()),
                 };
-                self.launch(vec![save], self.shared.capabilities.durability, 1, 0);
-                Step::Rest
+                self.launch(vec![save], self.shared.capabilities.durability, 1, 0)
             }
             Next::Commit { subjects, level, sync } => {
                 let mut saves = Vec::with_capacity(subjects.len());
@@ -107,15 +106,14 @@ impl Persister {
                     self.settle_cells(&verdict);
                     return Step::Settled(verdict);
                 }
-                self.launch(saves, level, subjects.len(), bytes);
-                Step::Rest
+                self.launch(saves, level, subjects.len(), bytes)
             }
         }
     }
 
     /// Hands a commit to the adapter, in tasks of their own, unless saving has ended. A panic of the adapter is an unknown
-    /// outcome.
-    fn launch(&self, saves: Vec<Save>, level: Durability, subjects: usize, bytes: usize) {
+    /// outcome, and so is a runtime that is being shut down.
+    fn launch(&self, saves: Vec<Save>, level: Durability, subjects: usize, bytes: usize) -> Step {
         let shared = &self.shared;
         let unsaved = lock(&shared.dirty).unsaved_bytes();
         meter::unsaved(&shared.store, unsaved);
@@ -126,13 +124,14 @@ impl Persister {
         let limit = shared.options.commit_timeout;
         let commit = Commit::new(shared.store.clone(), shared.epoch, level, saves);
         let adapter = Arc::clone(&shared.adapter);
-        let flown = Flight { persister: self.clone(), has_landed: false };
+        let stage = Arc::new(AtomicU8::new(LAUNCHING));
+        let flown = Flight { persister: self.clone(), stage: Arc::clone(&stage) };
         let begun = Instant::now();
         let mut work = {
             // Under the lock: a stop gives up what it finds here after it has ended saving, and nothing may come later.
             let mut flight = lock(&shared.flight);
             if shared.ended.load(Ordering::SeqCst) {
-                return;
+                return Step::Rest;
             }
             let work = tokio::spawn(async move { adapter.commit(&commit).await }.instrument(handed));
             *flight = Some(work.abort_handle());
@@ -150,6 +149,10 @@ impl Persister {
             flown.landed().finished(outcome, bytes, begun.elapsed());
         };
         tokio::spawn(watch.instrument(flush));
+        match stage.compare_exchange(LAUNCHING, FLYING, Ordering::SeqCst, Ordering::SeqCst) {
+            Err(CUT_OFF) => Step::Settled(self.lost_flight()),
+            _ => Step::Rest,
+        }
     }
 }
 
@@ -190,22 +193,29 @@ impl Drop for Errand {
     }
 }
 
-/// A commit in flight. Its runtime may be shut down before it lands.
+/// A commit in flight. Its runtime may be shut down before it lands, even before it has taken off.
 struct Flight {
     persister: Persister,
-    has_landed: bool,
+    stage: Arc<AtomicU8>,
 }
 
+/// Who launches it has the persister's turn, and looks after it.
+const LAUNCHING: u8 = 0;
+const FLYING: u8 = 1;
+const LANDED: u8 = 2;
+const CUT_OFF: u8 = 3;
+
 impl Flight {
-    fn landed(mut self) -> Persister {
-        self.has_landed = true;
+    fn landed(self) -> Persister {
+        self.stage.store(LANDED, Ordering::SeqCst);
         self.persister.clone()
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        if !self.has_landed {
+        let cut_off = |stage| self.stage.compare_exchange(stage, CUT_OFF, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if !cut_off(LAUNCHING) && cut_off(FLYING) {
             self.persister.cut_off();
         }
     }
