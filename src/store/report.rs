@@ -12,7 +12,7 @@ use crate::persistence::PersistenceStats;
 pub struct StopReport {
     /// Buckets and channels with changes that could not be saved; they are lost with the process.
     pub unsaved: Vec<Subject>,
-    /// Why they could not be saved, or why the adapter did not close.
+    /// Why they could not be saved, or why the adapter did not close; [`report`](Error::report) tells what stands behind it.
     pub error: Option<Error>,
 }
 
