@@ -17,8 +17,10 @@ use ractor_persistence::adapters::memory::MemoryAdapter;
 use ractor_persistence::adapters::redb::RedbAdapter;
 use ractor_persistence::base::durability::Durability;
 use ractor_persistence::base::error::{Error, Failure};
+use ractor_persistence::base::name::StoreName;
 use ractor_persistence::bucket::Bucket;
 use ractor_persistence::durable::DurableOptions;
+use ractor_persistence::persistence::StorageAdapter;
 use ractor_persistence::record;
 use ractor_persistence::records::{BucketDefinition, Field};
 use ractor_persistence::store::Store;
@@ -257,4 +259,22 @@ async fn a_bad_name_is_escaped_once() {
         refused.to_string(),
         r#"invalid definition of bucket "\u{1}x": invalid bucket name "\u{1}x": it contains a control character"#
     );
+}
+
+#[tokio::test]
+async fn durable_values_in_quarantine_have_a_name_that_can_be_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let redb = RedbAdapter::open(directory.path().join("shop.redb")).await.unwrap();
+    let adapters: [Arc<dyn StorageAdapter>; 2] = [Arc::new(redb.clone()), Arc::new(MemoryAdapter::default())];
+    for adapter in adapters {
+        let store = Store::builder("shop").shared_adapter(Arc::clone(&adapter)).start().await.unwrap();
+        let value = store.durable("clock", DurableOptions::starting_with(|| 5_u32)).await.unwrap();
+        value.persist().await.unwrap();
+        let (subject, _) = store.stats().await.persistence.saved_revisions.remove(0);
+        let name = adapter.quarantine(&StoreName::new("shop").unwrap(), &subject).await.unwrap();
+        assert!(name.contains("durable values.quarantine-") && !name.contains(char::is_control), "{name:?}");
+    }
+    let [kept] = &redb.quarantined().await.unwrap()[..] else { panic!("one thing is in quarantine") };
+    assert_eq!(kept.subject, "durable values");
+    assert!(!kept.name.contains(char::is_control) && !kept.rows.is_empty(), "{kept:?}");
 }

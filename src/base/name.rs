@@ -197,6 +197,11 @@ impl Subject {
             Self::Channel(id) => id.as_str(),
         }
     }
+
+    /// The name as people are shown it: without what keeps reserved names apart.
+    pub(crate) fn shown_name(&self) -> &str {
+        self.name().trim_start_matches(RESERVED)
+    }
 }
 
 impl fmt::Display for Subject {

@@ -106,12 +106,11 @@ fn free_name(
     subject: &Subject,
     moved_at: i64,
 ) -> Result<String, Fault> {
-    // As people are shown it: what keeps reserved names apart is not in it, and any name is free only once.
-    let (kind, of) = match subject {
-        Subject::Bucket(name) => ("bucket", name.to_string()),
-        Subject::Channel(id) => ("channel", id.to_string()),
+    let kind = match subject {
+        Subject::Bucket(_) => "bucket",
+        Subject::Channel(_) => "channel",
     };
-    let base = format!("{store}/{kind}/{of}.quarantine-{}", Utc(moved_at));
+    let base = format!("{store}/{kind}/{}.quarantine-{}", subject.shown_name(), Utc(moved_at));
     let mut name = base.clone();
     let mut attempt = 1_u32;
     while quarantine.get(name.as_bytes())?.is_some() {
