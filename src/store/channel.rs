@@ -74,7 +74,7 @@ impl Inner {
         options: ChannelOptions,
         snapshot: Option<Bytes>,
     ) -> Result<Channel> {
-        let persister = self.channel_persister(&id, &options)?;
+        let persister = self.channel_persister(id, &options)?;
         let is_import = snapshot.is_some();
         loop {
             let entry = self.channel_entry(id);
