@@ -33,7 +33,7 @@ fn tell(what: &str, health: &Health) {
         Health::Degraded(state) => {
             let unsaved = (state.unsaved_subjects.len(), state.unsaved_bytes);
             println!("{what}: {:?}, {} bucket(s) with about {} bytes unsaved", state.reason, unsaved.0, unsaved.1);
-            println!("    because of: {}", state.last_error);
+            println!("    because of: {}", state.last_error.report());
         }
         other => println!("{what}: {other:?}"),
     }

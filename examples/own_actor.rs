@@ -65,7 +65,7 @@ impl Actor for Counter {
                 // Whoever asked may be gone.
                 Ok(()) => drop(reply.send(count)),
                 // Without an answer, the visitor knows that the visit may be lost.
-                Err(error) => println!("visit {count} is not on disk yet: {error}"),
+                Err(error) => println!("visit {count} is not on disk yet: {}", error.report()),
             }
         });
         Ok(())

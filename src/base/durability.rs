@@ -1,6 +1,10 @@
 //! One vocabulary for "when is it safe", used by everything that writes.
 
+use std::fmt::Display;
+
 use serde::{Deserialize, Serialize};
+
+use crate::base::error::Error;
 
 /// How far a write must have come before it is answered. Ordered: a higher level includes the lower ones.
 ///
@@ -27,4 +31,27 @@ pub enum Durability {
     Wal,
     /// Synced to stable storage.
     Fsync,
+}
+
+/// Why a durability cannot be had.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lack {
+    /// It was defined as one that is not saved.
+    OptedOut,
+    /// There is nowhere to save it.
+    NoAdapter,
+    /// The adapter does not go so far.
+    OfAdapter,
+}
+
+impl Durability {
+    /// The refusal of this level for somebody, who can have another one.
+    pub(crate) fn refused(self, whose: impl Display, why: Lack, has: Self) -> Error {
+        let why = match why {
+            Lack::OptedOut => "which is defined as one that is not saved",
+            Lack::NoAdapter => "whose store has no adapter",
+            Lack::OfAdapter => "whose adapter does not go so far",
+        };
+        Error::Unsupported { what: format!("durability {self:?} for {whose}, {why},"), has: Some(has) }
+    }
 }

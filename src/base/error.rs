@@ -9,8 +9,11 @@ use crate::base::name::{BucketName, MessageId, Subject};
 use crate::base::value::{Key, Value};
 
 mod facts;
+mod report;
 
 pub use facts::{Failure, Issue, IssueCode, Misfit, Outcome, Place};
+pub(crate) use report::Plain;
+use report::{Counted, Listed, Report};
 
 /// The result of everything in this crate that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -22,7 +25,7 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync + 'static>;
 ///
 /// Neither messages nor `Debug` contain a record's or a message's contents, a record's key included: those are in the
 /// fields, for code to read. The cause, where there is one, is in [`source`](std::error::Error::source) and not repeated in
-/// the text.
+/// the text: [`report`](Error::report) is the text with all causes, for a log.
 ///
 /// ```
 /// use ractor_persistence::base::error::Error;
@@ -37,7 +40,7 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync + 'static>;
 pub enum Error {
     // ---- correct the data
     /// The record breaks its bucket's schema; all faults are listed.
-    #[error("bucket {bucket}: {}", Listed(issues))]
+    #[error("{}: {}", bucket.with_kind(), Listed(issues))]
     Validation {
         /// The bucket that refused it.
         bucket: BucketName,
@@ -47,7 +50,7 @@ pub enum Error {
         issues: Vec<Issue>,
     },
     /// The input cannot be a record at all: it is no object, nested too deeply or too large.
-    #[error("invalid value at {path:?}: {reason}")]
+    #[error("invalid value at {path:?}: {}", Plain(reason))]
     InvalidValue {
         /// Where in the input, empty for the whole.
         path: String,
@@ -55,7 +58,7 @@ pub enum Error {
         reason: String,
     },
     /// A record with this key is there already.
-    #[error("bucket {bucket}: a record with this key exists")]
+    #[error("{}: a record with this key exists", bucket.with_kind())]
     DuplicateKey {
         /// The bucket that refused it.
         bucket: BucketName,
@@ -64,7 +67,7 @@ pub enum Error {
         key: Key,
     },
     /// Another record holds this value of a unique index.
-    #[error("bucket {bucket}: unique index {index} has another holder of these values")]
+    #[error("{}: unique index {} has another holder of these values", bucket.with_kind(), Plain(index))]
     UniqueViolation {
         /// The bucket that refused it.
         bucket: BucketName,
@@ -80,7 +83,7 @@ pub enum Error {
 
     // ---- read again
     /// The record has another version.
-    #[error("bucket {bucket}: the record has version {actual}, not {expected}")]
+    #[error("{}: the record has version {actual}, not {expected}", bucket.with_kind())]
     VersionMismatch {
         /// The bucket that refused it.
         bucket: BucketName,
@@ -93,7 +96,7 @@ pub enum Error {
         actual: u64,
     },
     /// No record has this key.
-    #[error("bucket {bucket}: no record with this key")]
+    #[error("{}: no record with this key", bucket.with_kind())]
     NotFound {
         /// The bucket that was asked.
         bucket: BucketName,
@@ -104,7 +107,7 @@ pub enum Error {
 
     // ---- repeat
     /// What a transaction has read was changed before it could commit; nothing of it was applied.
-    #[error("bucket {bucket}: what was read has changed meanwhile")]
+    #[error("{}: what was read has changed meanwhile", bucket.with_kind())]
     Conflict {
         /// The bucket that was read. For what else joined a transaction, a reserved name that says what it is.
         bucket: BucketName,
@@ -114,7 +117,7 @@ pub enum Error {
     },
 
     /// A later activation has taken the durable value over, as a restarted actor's does: this handle changes it no more.
-    #[error("durable value {name}: activation {activation} was superseded by {current}")]
+    #[error("durable value {}: activation {activation} was superseded by {current}", Plain(name))]
     Superseded {
         /// The value's name.
         name: String,
@@ -126,7 +129,7 @@ pub enum Error {
 
     // ---- make room
     /// The bucket is full of what this very commit wrote.
-    #[error("bucket {bucket}: more than its {max_size} records would be written at once")]
+    #[error("{}: more than its {max_size} records would be written at once", bucket.with_kind())]
     CapacityExceeded {
         /// The bucket that refused it.
         bucket: BucketName,
@@ -134,7 +137,7 @@ pub enum Error {
         max_size: usize,
     },
     /// An autoincrement counter has reached the largest number there is.
-    #[error("bucket {bucket}: the autoincrement counter is exhausted")]
+    #[error("{}: the autoincrement counter is exhausted", bucket.with_kind())]
     CounterExhausted {
         /// The bucket whose counter it is.
         bucket: BucketName,
@@ -142,13 +145,13 @@ pub enum Error {
 
     // ---- correct the code
     /// An argument that no state could make valid.
-    #[error("invalid argument: {reason}")]
+    #[error("invalid argument: {}", Plain(reason))]
     InvalidArgument {
         /// What is wrong with it.
         reason: String,
     },
     /// A name that cannot be one.
-    #[error("invalid {kind} name {name:?}: it {fault}")]
+    #[error("invalid {kind} name \"{}\": it {fault}", Plain(name))]
     InvalidName {
         /// What was to be named.
         kind: &'static str,
@@ -158,7 +161,7 @@ pub enum Error {
         fault: &'static str,
     },
     /// A bucket's definition has faults; all are listed.
-    #[error("invalid definition of bucket {bucket:?}: {}", problems.join("; "))]
+    #[error("invalid definition of bucket {bucket:?}: {}", Listed(problems))]
     InvalidDefinition {
         /// The name that was given, valid or not.
         bucket: String,
@@ -166,18 +169,21 @@ pub enum Error {
         problems: Vec<String>,
     },
     /// Options are out of bounds; all faults are listed.
-    #[error("invalid options: {}", problems.join("; "))]
+    #[error("invalid options: {}", Listed(problems))]
     InvalidOptions {
         /// Every fault.
         problems: Vec<String>,
     },
     /// A record does not fit the type that it was asked for as.
-    #[error("record does not fit the type asked for")]
+    #[error("{}does not fit the type asked for", unfit(bucket.as_ref()))]
     Decode {
+        /// The bucket that has the record, where the record knows it. For a durable value, a reserved name that says
+        /// which it is.
+        bucket: Option<BucketName>,
         /// The record's key.
         #[debug(skip)]
         key: Key,
-        /// What the type said.
+        /// What the type said: a [`ValueError`](crate::base::value::ValueError), with the path of the field.
         #[source]
         source: Cause,
     },
@@ -191,7 +197,7 @@ pub enum Error {
     #[error("the transaction has ended")]
     TransactionClosed,
     /// The request id was used for another write.
-    #[error("bucket {bucket}: the request id was used for another write")]
+    #[error("{}: the request id was used for another write", bucket.with_kind())]
     RequestIdReused {
         /// The bucket that refused it.
         bucket: BucketName,
@@ -209,21 +215,21 @@ pub enum Error {
         name: String,
     },
     /// A bucket of this name is defined.
-    #[error("bucket {bucket} is already defined")]
+    #[error("{} is already defined", bucket.with_kind())]
     BucketAlreadyExists {
         /// The name in use.
         bucket: BucketName,
     },
     /// No bucket of this name is defined.
-    #[error("bucket {bucket} is not defined")]
+    #[error("{} is not defined", bucket.with_kind())]
     BucketNotDefined {
         /// The name asked for.
         bucket: BucketName,
     },
     /// The back-end, bucket or channel cannot do this.
-    #[error("{what} is not supported{}", Has(*has))]
+    #[error("{} is not supported{}", Plain(what), Has(*has))]
     Unsupported {
-        /// What was asked for.
+        /// What was asked for; of a durability, for whom, and why it cannot be had.
         what: String,
         /// The durability that can be had instead, where that was the question.
         has: Option<Durability>,
@@ -232,8 +238,8 @@ pub enum Error {
     // ---- add a step, or upgrade
     /// Stored records do not fit the definition; nothing was changed.
     #[error(
-        "bucket {bucket}: {total} stored record(s) of schema version {from} do not fit version {to}: {}",
-        Listed(records)
+        "{}: {total} stored record(s) of schema version {from} do not fit version {to}: {}",
+        bucket.with_kind(), Counted(records, *total)
     )]
     Migration {
         /// The bucket that was to be loaded.
@@ -248,7 +254,7 @@ pub enum Error {
         total: usize,
     },
     /// The stored schema version is later than the defined one.
-    #[error("bucket {bucket}: stored schema version {stored} is later than the defined {defined}")]
+    #[error("{}: stored schema version {stored} is later than the defined {defined}", bucket.with_kind())]
     SchemaTooNew {
         /// The bucket that was to be loaded.
         bucket: BucketName,
@@ -258,7 +264,7 @@ pub enum Error {
         defined: u32,
     },
     /// Stored bytes have a format version that this release does not know.
-    #[error("{format} at {at} has format version {found}, this release knows {known}")]
+    #[error("{} at {at} has format version {found}, this release knows {known}", Plain(format))]
     UnknownFormat {
         /// Which format, as in `docs/format.md`.
         format: String,
@@ -329,7 +335,7 @@ pub enum Error {
 
     // ---- back-ends
     /// A failure that may pass: try again.
-    #[error("transient failure of {operation}")]
+    #[error("transient failure of {}", Plain(operation))]
     Transient {
         /// What was being done.
         operation: String,
@@ -338,7 +344,7 @@ pub enum Error {
         source: Option<Cause>,
     },
     /// A failure that repeating does not cure.
-    #[error("permanent failure of {operation}")]
+    #[error("permanent failure of {}", Plain(operation))]
     Permanent {
         /// What was being done.
         operation: String,
@@ -355,7 +361,7 @@ pub enum Error {
         current: u64,
     },
     /// Stored bytes are damaged.
-    #[error("corrupt data at {at}: {reason}")]
+    #[error("corrupt data at {at}: {}", Plain(reason))]
     Corrupt {
         /// Where.
         at: Place,
@@ -363,7 +369,7 @@ pub enum Error {
         reason: String,
     },
     /// It may or may not have been written: treat as not written, re-read before trusting.
-    #[error("outcome of {operation} is unknown")]
+    #[error("outcome of {} is unknown", Plain(operation))]
     Unknown {
         /// What was being done.
         operation: String,
@@ -372,7 +378,7 @@ pub enum Error {
         source: Option<Cause>,
     },
     /// Somebody else has the file or directory open.
-    #[error("{} is locked{}", path.display(), holder.as_ref().map(|holder| format!(" by {holder}")).unwrap_or_default())]
+    #[error("{} is locked{}", Plain(path.display()), By(holder.as_deref()))]
     Locked {
         /// What is locked.
         path: PathBuf,
@@ -434,13 +440,13 @@ pub enum Error {
     #[error("the message belongs to another channel")]
     WrongChannel,
     /// No channel of this id is open.
-    #[error("channel {id} is not open")]
+    #[error("channel {} is not open", Plain(id))]
     UnknownChannel {
         /// The id, escaped.
         id: String,
     },
     /// A channel of this id is open or stored, so that none can be imported under it.
-    #[error("channel {id} exists")]
+    #[error("channel {} exists", Plain(id))]
     ChannelExists {
         /// The id, escaped.
         id: String,
@@ -490,6 +496,20 @@ impl Error {
         Self::InvalidArgument { reason: reason.into() }
     }
 
+    /// The error and what stands behind it as one line: the text of each, outermost first, after a colon, unless it has been
+    /// said. This is what a log or a person needs; [`Failure`] is shown like it.
+    ///
+    /// ```
+    /// use ractor_persistence::base::error::Error;
+    /// let full = std::io::Error::other("No space left on device");
+    /// let error = Error::transient("commit", full);
+    /// assert_eq!(error.to_string(), "transient failure of commit");
+    /// assert_eq!(error.report().to_string(), "transient failure of commit: No space left on device");
+    /// ```
+    pub fn report(&self) -> impl fmt::Display + '_ {
+        Report(self)
+    }
+
     /// Whether trying the same again later may succeed: `Conflict`, `Transient` and `Unknown`.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Conflict { .. } | Self::Transient { .. } | Self::Unknown { .. })
@@ -508,17 +528,23 @@ impl Error {
     }
 }
 
-struct Listed<'a, T>(&'a [T]);
+/// What does not fit, as the beginning of a sentence.
+fn unfit(bucket: Option<&BucketName>) -> String {
+    match bucket {
+        Some(value) if value.is_reserved() => format!("{value}: what is stored "),
+        Some(bucket) => format!("{}: a record ", bucket.with_kind()),
+        None => "a record ".to_owned(),
+    }
+}
 
-impl<T: fmt::Display> fmt::Display for Listed<'_, T> {
+struct By<'a>(Option<&'a str>);
+
+impl fmt::Display for By<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, item) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_str("; ")?;
-            }
-            item.fmt(f)?;
+        match self.0 {
+            Some(holder) => write!(f, " by {}", Plain(holder)),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -60,7 +60,8 @@ macro_rules! text_name {
 
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Debug::fmt(&self.0, f)
+                // A reserved name has no quotes around it: nobody gave it.
+                if self.0.starts_with(RESERVED) { fmt::Display::fmt(self, f) } else { fmt::Debug::fmt(&self.0, f) }
             }
         }
 
@@ -121,7 +122,7 @@ impl BucketName {
     #[cfg(feature = "redb")]
     pub(crate) fn stored(name: &str) -> Option<Self> {
         match name.strip_prefix(RESERVED) {
-            Some(text) => Some(Self::reserved(text)),
+            Some(text) => Self::new(text).is_ok().then(|| Self::reserved(text)),
             None => Self::new(name).ok(),
         }
     }
@@ -129,6 +130,20 @@ impl BucketName {
     /// Whether the name is one that the crate keeps for itself, such as that of the durable values.
     pub fn is_reserved(&self) -> bool {
         self.0.starts_with(RESERVED)
+    }
+
+    /// The name with what it is the name of: `bucket users`, or what the crate keeps for itself, `durable values`.
+    pub(crate) fn with_kind(&self) -> impl fmt::Display + '_ {
+        WithKind(self)
+    }
+}
+
+struct WithKind<'a>(&'a BucketName);
+
+impl fmt::Display for WithKind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_reserved() { "" } else { "bucket " })?;
+        self.0.fmt(f)
     }
 }
 
@@ -182,12 +197,17 @@ impl Subject {
             Self::Channel(id) => id.as_str(),
         }
     }
+
+    /// The name as people are shown it: without what keeps reserved names apart.
+    pub(crate) fn shown_name(&self) -> &str {
+        self.name().trim_start_matches(RESERVED)
+    }
 }
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bucket(name) => write!(f, "bucket {name}"),
+            Self::Bucket(name) => write!(f, "{}", name.with_kind()),
             Self::Channel(id) => write!(f, "channel {id}"),
         }
     }

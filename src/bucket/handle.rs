@@ -1,11 +1,12 @@
 //! What users hold of a bucket.
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::blocking;
-use crate::base::durability::Durability;
+use crate::base::durability::{Durability, Lack};
 use crate::base::error::{Error, Outcome, Result};
 use crate::base::name::BucketName;
 use crate::base::patience::deadline;
@@ -124,7 +125,7 @@ impl Bucket {
             return record(Box::pin(self.write_at(&address, WriteRequest::new(Write::Insert(data)))).await?);
         }
         let prepared = address.prepare(data)?;
-        let awaited = awaited(address.persister.as_ref(), self.durability)?;
+        let awaited = address.awaited(self.durability)?;
         let applied = address.slot.call(|port| BucketMessage::Put(prepared, port), self.timeout).await?;
         record(self.settle(&address, awaited, applied).await?)
     }
@@ -143,7 +144,7 @@ impl Bucket {
             let prepared = list.into_iter().enumerate();
             let prepared = prepared.map(|(at, data)| address.prepare(data).map_err(|error| error.of_item(at)));
             let prepared = prepared.collect::<Result<Vec<_>>>()?;
-            let awaited = awaited(address.persister.as_ref(), self.durability)?;
+            let awaited = address.awaited(self.durability)?;
             let applied = address.slot.call(|port| BucketMessage::PutMany(prepared, port), self.timeout).await?;
             self.settle(&address, awaited, applied).await?
         };
@@ -402,13 +403,13 @@ impl Bucket {
             // Rare, and large: not a part of every write.
             return Box::pin(self.write_once(address, request.with_id(Arc::clone(id)))).await;
         }
-        let awaited = awaited(address.persister.as_ref(), self.durability)?;
+        let awaited = address.awaited(self.durability)?;
         let applied = address.slot.call(|port| BucketMessage::Write(request, port), self.timeout).await?;
         self.settle(address, awaited, applied).await
     }
 
     async fn write_once(&self, address: &Address, request: WriteRequest) -> Result<Written> {
-        let awaited = awaited(address.persister.as_ref(), self.durability)?;
+        let awaited = address.awaited(self.durability)?;
         let again = request.clone();
         let mut applied = address.slot.call(|port| BucketMessage::Write(request, port), self.timeout).await?;
         if matches!(applied, None | Some(Err(Error::ActorLost { .. }))) {
@@ -520,16 +521,24 @@ pub(crate) fn is_turn_of_others() -> bool {
     })
 }
 
-/// The persister, if writes of this durability have to wait for it; refused before anything is changed.
-pub(crate) fn awaited(persister: Option<&Persister>, durability: Durability) -> Result<Option<&Persister>> {
+/// The persister, if writes of this durability have to wait for it; refused before anything is changed. Whoever has none
+/// though it is to be saved is in a store without an adapter.
+pub(crate) fn awaited<'a>(
+    persister: Option<&'a Persister>,
+    durability: Durability,
+    whose: &dyn fmt::Display,
+    persistent: bool,
+) -> Result<Option<&'a Persister>> {
     if durability == Durability::Ram {
         return Ok(None);
     }
-    let refused = |has| Error::Unsupported { what: format!("durability {durability:?}"), has: Some(has) };
-    let persister = persister.ok_or_else(|| refused(Durability::Ram))?;
+    let Some(persister) = persister else {
+        let why = if persistent { Lack::NoAdapter } else { Lack::OptedOut };
+        return Err(durability.refused(whose, why, Durability::Ram));
+    };
     let has = persister.capabilities().durability;
     if durability > has {
-        return Err(refused(has));
+        return Err(durability.refused(whose, Lack::OfAdapter, has));
     }
     match persister.fenced() {
         Some(error) => Err(error),
@@ -551,6 +560,11 @@ pub(crate) fn object(data: impl IntoObject) -> Result<Object> {
 }
 
 impl Address {
+    /// The persister, if writes of this durability have to wait for it.
+    pub(super) fn awaited(&self, durability: Durability) -> Result<Option<&Persister>> {
+        awaited(self.persister.as_ref(), durability, &self.name.with_kind(), self.schema.persistent())
+    }
+
     fn prepare(&self, data: Object) -> Result<Prepared> {
         self.schema.prepare(data, &mut uuid::Uuid::new_v4)
     }

@@ -326,13 +326,13 @@ impl Transaction {
         let Some(parts) = self.parts().take() else { return Err(Error::TransactionClosed) };
         let mut parts: Vec<Part> = parts.into_values().collect();
         for part in parts.iter().filter(|part| part.draft.writes()) {
-            awaited(part.address.persister.as_ref(), durability)?;
+            part.address.awaited(durability)?;
         }
         // What joins may have a level of its own, before which nothing of it may be seen.
         let mut level = durability;
         for part in joined.0.iter().filter(|part| part.writes()) {
             level = level.max(part.level());
-            awaited(coordinator.persister(), level)?;
+            awaited(coordinator.persister(), level, &part.whose(), true)?;
         }
         let switch = Arc::new(Switch::default());
         let mut holds = {

@@ -277,6 +277,10 @@ impl TransactionChannel {
 }
 
 impl Part for ChannelPart {
+    fn whose(&self) -> String {
+        self.channel.slot.subject().to_string()
+    }
+
     fn seal(&self) {
         let draft = self.draft().take();
         *self.sealed() = draft;

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::base::durability::Durability;
+use crate::base::durability::{Durability, Lack};
 use crate::base::error::{Error, Result};
 use crate::base::name::DurableName;
 use crate::durable::options::DurableOptions;
-use crate::durable::stored::{decode, encode};
+use crate::durable::stored::{decode, encode, place_of};
 use crate::durable::turn::Turn;
 use crate::durable::values::{Claim, Values};
 use crate::records::guarded;
@@ -226,7 +226,8 @@ impl<S: Serialize + DeserializeOwned> Durable<S> {
         let has = values.persister().map_or(Durability::Ram, |persister| persister.capabilities().durability);
         let durability = options.durability.unwrap_or(has);
         if durability > has {
-            return Err(Error::Unsupported { what: format!("durability {durability:?}"), has: Some(has) });
+            let why = if values.persister().is_some() { Lack::OfAdapter } else { Lack::NoAdapter };
+            return Err(durability.refused(place_of(name), why, has));
         }
         loop {
             // The handle before may change it while user code runs here, which nothing is locked for.

@@ -171,6 +171,10 @@ impl<S: Clone + Serialize> TransactionDurable<S> {
 }
 
 impl<S: Send + Sync + 'static> Part for DurablePart<S> {
+    fn whose(&self) -> String {
+        place_of(self.durable.name()).to_string()
+    }
+
     fn seal(&self) {
         let draft = self.draft().take();
         *self.sealed() = draft;

@@ -77,6 +77,10 @@ pub(super) fn decode<S: DeserializeOwned>(
         }
     };
     let read = guarded("reading a durable value", || from_value(migrated.as_ref().unwrap_or(value)))?;
-    let read = read.map_err(|error| Error::Decode { key: record.key().clone(), source: Arc::new(error) })?;
+    let read = read.map_err(|error| Error::Decode {
+        bucket: Some(place_of(name)),
+        key: record.key().clone(),
+        source: Arc::new(error),
+    })?;
     Ok((read, stored != defined))
 }

@@ -27,7 +27,7 @@ pub struct Degraded {
     pub reason: Reason,
     /// Since when.
     pub since: SystemTime,
-    /// The newest failure.
+    /// The newest failure; [`report`](Error::report) tells what stands behind it.
     pub last_error: Error,
     /// Estimated bytes that are not saved.
     pub unsaved_bytes: usize,

@@ -35,6 +35,8 @@ pub trait Participant {
 
 /// A participant's part in one transaction, shared by the transaction and what its function works with.
 pub(crate) trait Part: Any + fmt::Debug + Send + Sync {
+    /// What has joined, for people.
+    fn whose(&self) -> String;
     /// Puts the draft away for the commit: what the function still holds of it answers `TransactionClosed`.
     fn seal(&self);
     /// Whether there is something to apply; asked once it is sealed.
@@ -194,10 +196,12 @@ impl Joining {
         let parts = parts.as_mut().ok_or(Error::TransactionClosed)?;
         if let Some(persister) = of.persister() {
             if !persistent {
-                return Err(Error::unsupported("joining a transaction with what is not saved"));
+                return Err(Error::unsupported(format!("joining a transaction with {}, which is not saved,", key.0)));
             }
             if persister.capabilities().atomicity != Atomicity::Whole {
-                return Err(Error::unsupported("joining a transaction on a back-end that does not commit as a whole"));
+                let what =
+                    format!("joining a transaction with {} on a back-end that does not commit as a whole", key.0);
+                return Err(Error::unsupported(what));
             }
         }
         if let Some(part) = parts.get(key) {
@@ -238,6 +242,9 @@ mod tests {
     struct Nothing;
 
     impl Part for Nothing {
+        fn whose(&self) -> String {
+            "nothing".to_owned()
+        }
         fn seal(&self) {}
         fn writes(&self) -> bool {
             false

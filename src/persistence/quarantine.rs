@@ -12,7 +12,7 @@ pub struct Quarantined {
     pub name: String,
     /// The store that it was of.
     pub store: StoreName,
-    /// What it was: `bucket` or `channel`, a blank, and its name.
+    /// What it was: `bucket` or `channel`, a blank, and its name; or `durable values`.
     pub subject: String,
     /// When it was moved, in milliseconds since the Unix epoch.
     pub moved_at: i64,

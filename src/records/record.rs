@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base::error::{Error, Result};
+use crate::base::name::BucketName;
 use crate::base::value::{FieldsDeserializer, Key, Object, Text, Value};
 
 /// The metadata names, in the order in which they are shown; input sets none of them but `_expires_at`.
@@ -20,6 +21,8 @@ pub struct Layout {
     /// Positions, sorted by name.
     by_name: Box<[u16]>,
     key: Option<u16>,
+    /// Whose records these are, where that is known.
+    bucket: Option<BucketName>,
 }
 
 impl Layout {
@@ -27,7 +30,12 @@ impl Layout {
     pub(crate) fn new(names: Vec<Text>, key: usize) -> Self {
         let mut by_name: Vec<u16> = (0..u16::try_from(names.len()).unwrap_or(u16::MAX)).collect();
         by_name.sort_by(|left, right| names[usize::from(*left)].cmp(&names[usize::from(*right)]));
-        Self { names: names.into(), by_name: by_name.into(), key: u16::try_from(key).ok() }
+        Self { names: names.into(), by_name: by_name.into(), key: u16::try_from(key).ok(), bucket: None }
+    }
+
+    /// The same, of this bucket.
+    pub(super) fn of(self, bucket: Option<BucketName>) -> Self {
+        Self { bucket, ..self }
     }
 
     /// Names of fields, none of them the key; no two are the same.
@@ -173,12 +181,16 @@ impl Record {
     /// Reads a type from fields and metadata (`_version`, `_created_at`, `_updated_at`, `_expires_at`).
     ///
     /// # Errors
-    /// `Decode` with what the type said.
+    /// `Decode` with what the type said of which field.
     pub fn to<T: DeserializeOwned>(&self) -> Result<T> {
         let metadata: Vec<(&str, Value)> = self.metadata_values().collect();
         let all = self.fields().chain(metadata.iter().map(|(name, value)| (*name, value)));
-        T::deserialize(FieldsDeserializer::new(all))
-            .map_err(|error| Error::Decode { key: self.key.clone(), source: Arc::new(error) })
+        let declared = |name: &str| self.layout.position(name).is_some() || METADATA.contains(&name);
+        T::deserialize(FieldsDeserializer::declared(all, declared)).map_err(|error| Error::Decode {
+            bucket: self.layout.bucket.clone(),
+            key: self.key.clone(),
+            source: Arc::new(error),
+        })
     }
 
     /// Bytes that the record takes, in memory and about the same on disk.

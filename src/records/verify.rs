@@ -55,7 +55,7 @@ impl Schema {
         let key_position = check_key(key.as_deref(), &fields, &mut problems);
         let names: Vec<Text> = fields.iter().map(|(name, _)| name.into()).collect();
         check_names(&names, &mut problems);
-        let layout = Layout::new(names, key_position.unwrap_or(0));
+        let layout = Layout::new(names, key_position.unwrap_or(0)).of(bucket.clone());
 
         let of_fields = fields.iter().filter(|(_, field)| field.unique);
         let of_fields = of_fields.map(|(name, _)| IndexDefinition { paths: vec![name.clone()], unique: true });

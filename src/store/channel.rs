@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::base::blocking;
-use crate::base::durability::Durability;
+use crate::base::durability::{Durability, Lack};
 use crate::base::error::{Error, Result};
 use crate::base::name::{ChannelId, Subject};
 use crate::base::slot::{Place, Slot};
@@ -74,7 +74,7 @@ impl Inner {
         options: ChannelOptions,
         snapshot: Option<Bytes>,
     ) -> Result<Channel> {
-        let persister = self.channel_persister(&options)?;
+        let persister = self.channel_persister(id, &options)?;
         let is_import = snapshot.is_some();
         loop {
             let entry = self.channel_entry(id);
@@ -161,11 +161,16 @@ impl Inner {
     }
 
     /// Who saves the channel, if anybody is to; refuses what the adapter cannot do.
-    fn channel_persister(&self, options: &ChannelOptions) -> Result<Option<Persister>> {
+    fn channel_persister(&self, id: &ChannelId, options: &ChannelOptions) -> Result<Option<Persister>> {
         let persister = self.persister.as_ref().filter(|_| options.persistent);
         let has = persister.map_or(Durability::Ram, |persister| persister.capabilities().durability);
         if options.durability > has {
-            return Err(Error::Unsupported { what: format!("durability {:?}", options.durability), has: Some(has) });
+            let why = match (options.persistent, persister) {
+                (false, _) => Lack::OptedOut,
+                (true, None) => Lack::NoAdapter,
+                (true, Some(_)) => Lack::OfAdapter,
+            };
+            return Err(options.durability.refused(Subject::Channel(id.clone()), why, has));
         }
         match persister {
             Some(persister) if !persister.capabilities().channels => {

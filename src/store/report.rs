@@ -14,7 +14,7 @@ pub struct StopReport {
     /// that was given up at the end of the time was written all the same: where [`error`](Self::error) is `Unknown`, they
     /// may be there.
     pub unsaved: Vec<Subject>,
-    /// Why they could not be saved, or why the adapter did not close.
+    /// Why they could not be saved, or why the adapter did not close; [`report`](Error::report) tells what stands behind it.
     pub error: Option<Error>,
 }
 

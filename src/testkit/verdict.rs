@@ -1,6 +1,5 @@
 //! What a promise says when it has been examined.
 
-use std::error::Error as _;
 use std::fmt;
 use std::panic::Location;
 
@@ -48,15 +47,9 @@ impl<T> Doing<T> for Result<T, Error> {
     }
 }
 
-/// The error's text and its causes': they are not repeated in one another.
+/// The error's text and its causes'.
 pub(super) fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    error.report().to_string()
 }
 
 /// Leaves a promise as broken unless the condition holds.

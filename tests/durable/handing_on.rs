@@ -81,7 +81,7 @@ async fn durable_values_are_no_bucket_of_users() {
     let stats = store.stats().await;
     assert_eq!((stats.buckets, stats.records), (0, 0));
     let (subject, saved) = &stats.persistence.saved_revisions[0];
-    assert_eq!((subject.to_string(), *saved), ("bucket durable values".to_owned(), 2));
+    assert_eq!((subject.to_string(), *saved), ("durable values".to_owned(), 2));
     for name in [subject.name(), "durable values"] {
         assert!(store.bucket(name).is_err(), "{name:?}");
     }

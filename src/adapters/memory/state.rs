@@ -84,7 +84,7 @@ impl State {
                 QuarantinedData::Channel(Box::new(channel.map(|channel| channel.data()).unwrap_or_default()))
             }
         };
-        let name = format!("{}.quarantine-{}", subject.name(), self.quarantined.len() + 1);
+        let name = format!("{}.quarantine-{}", subject.shown_name(), self.quarantined.len() + 1);
         let quarantined = Quarantined { name: name.clone(), store: store.clone(), subject: subject.clone(), data };
         self.quarantined.push(quarantined);
         name

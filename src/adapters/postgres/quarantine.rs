@@ -54,7 +54,7 @@ pub(super) async fn move_away(
             Subject::Bucket(_) => "bucket",
             Subject::Channel(_) => "channel",
         };
-        let base = format!("{store}/{kind}/{}.quarantine-{}", subject.name(), Utc(moved_at));
+        let base = format!("{store}/{kind}/{}.quarantine-{}", subject.shown_name(), Utc(moved_at));
         let (store, told) = (store.as_str(), subject.to_string());
         let insert = format!(
             "INSERT INTO {schema}.quarantine (name, store, subject, moved_at) VALUES ($1, $2, $3, $4)

@@ -94,7 +94,8 @@ impl RedbAdapter {
     /// Everything that [`quarantine`](StorageAdapter::quarantine) has moved away, of all stores, read into memory.
     ///
     /// # Errors
-    /// As loading a bucket; damaged rows are no error, they are given as they are.
+    /// As loading a bucket; damaged rows are no error, they are given as they are. `Permanent` once the last claim has been
+    /// released, as a store does when it stops: the file is closed then.
     pub async fn quarantined(&self) -> Result<Vec<Quarantined>> {
         self.read("reading the quarantine", None, quarantine::list).await
     }
@@ -122,7 +123,7 @@ impl RedbAdapter {
         let mut failed = None;
         loop {
             let whole = whole.clone();
-            let (txn, opening) = self.ask(operation, |reply| Request::Read { whole, failed, reply }).await?;
+            let (txn, opening) = self.ask(operation, |reply| Request::Read { operation, whole, failed, reply }).await?;
             let run = Arc::clone(&work);
             let path = Arc::clone(&self.path);
             let last = failed.is_some();

@@ -110,7 +110,7 @@ fn free_name(
         Subject::Bucket(_) => "bucket",
         Subject::Channel(_) => "channel",
     };
-    let base = format!("{store}/{kind}/{}.quarantine-{}", subject.name(), Utc(moved_at));
+    let base = format!("{store}/{kind}/{}.quarantine-{}", subject.shown_name(), Utc(moved_at));
     let mut name = base.clone();
     let mut attempt = 1_u32;
     while quarantine.get(name.as_bytes())?.is_some() {

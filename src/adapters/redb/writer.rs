@@ -87,6 +87,7 @@ pub(super) enum Request {
     /// A snapshot of what is committed by then, with nothing of `whole` left in the journal. `failed` is the opening on
     /// which the asker has met a failure.
     Read {
+        operation: &'static str,
         whole: Option<JournalKeys>,
         failed: Option<Opening>,
         reply: Reply<(ReadTransaction, Opening)>,
@@ -195,7 +196,7 @@ impl Writer {
                     };
                     self.commit(group);
                 }
-                Request::Read { whole, failed, reply } => self.read_whole(whole, failed, reply),
+                Request::Read { operation, whole, failed, reply } => self.read_whole(operation, whole, failed, reply),
                 Request::Claim(store, reply) => answer(reply, self.claim(store)),
                 Request::Close(store, reply) => {
                     self.claims.remove(&store);
@@ -327,7 +328,7 @@ impl Writer {
         self.opening.0 += 1;
         if let Err(error) = self.file("opening the file again") {
             // Not the end: the next request tries again, and its caller is told.
-            tracing::warn!(path = %self.path.display(), %error, "the file could not be opened again");
+            tracing::warn!(path = %self.path.display(), error = %error.report(), "the file could not be opened again");
         }
     }
 
@@ -432,15 +433,14 @@ impl Writer {
         }
     }
 
-    fn read(&mut self, failed: Option<Opening>) -> Result<(ReadTransaction, Opening)> {
-        const OPERATION: &str = "beginning to read";
+    fn read(&mut self, operation: &str, failed: Option<Opening>) -> Result<(ReadTransaction, Opening)> {
         if failed == Some(self.opening) {
             self.recover(&FailedReader);
         }
-        let db = &self.file(OPERATION)?.db;
+        let db = &self.file(operation)?.db;
         let txn = guarded(|| db.begin_read());
         let txn = txn.unwrap_or_else(|panic| Err(redb::StorageError::Corrupted(panic.to_string()).into()));
-        let txn = txn.map_err(|error| Fault::from(error).into_read_error(OPERATION, &self.path))?;
+        let txn = txn.map_err(|error| Fault::from(error).into_read_error(operation, &self.path))?;
         Ok((txn, self.opening))
     }
 
@@ -521,7 +521,7 @@ struct NoMoreEpochs;
 /// Whoever waits for an answer may have gone away; what was asked for is done all the same.
 fn answer<T>(reply: Reply<T>, outcome: Result<T>) {
     if let Err(Err(error)) = reply.send(outcome) {
-        tracing::warn!(%error, "a request failed after its caller had gone away");
+        tracing::warn!(error = %error.report(), "a request failed after its caller had gone away");
     }
 }
 

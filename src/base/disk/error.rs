@@ -3,11 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Error, Outcome};
+use crate::base::error::{Error, Outcome, Plain};
 
 /// A failed call of the file system: what was done to which file, and whether it may have happened nonetheless.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {verb} {}", path.display())]
+#[error("cannot {verb} {}", Plain(path.display()))]
 pub struct DiskError {
     verb: &'static str,
     path: PathBuf,

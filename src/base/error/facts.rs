@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::base::error::Error;
+use crate::base::error::{Error, Plain};
 use crate::base::name::Subject;
 use crate::base::value::Key;
 
@@ -27,7 +27,7 @@ impl Issue {
 
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.field, self.message, self.code)
+        write!(f, "{}: {} ({})", Plain(&self.field), Plain(&self.message), self.code)
     }
 }
 
@@ -91,7 +91,7 @@ impl Misfit {
 
 impl fmt::Display for Misfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
+        write!(f, "{}", Plain(&self.reason))
     }
 }
 
@@ -140,15 +140,17 @@ impl Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.container)?;
+        write!(f, "{}", Plain(&self.container))?;
         match &self.position {
-            Some(position) => write!(f, ", {position}"),
+            Some(position) => write!(f, ", {}", Plain(position)),
             None => Ok(()),
         }
     }
 }
 
 /// Something failed for a subject while nobody was waiting for it: what `on_error` is told.
+///
+/// Shown, it is one line that ends with what stands behind the error ([`Error::report`]).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Failure {
@@ -173,11 +175,10 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.subject {
-            Some(subject) => {
-                write!(f, "{} of {subject} failed (attempt {}): {}", self.operation, self.attempt, self.error)
-            }
-            None => write!(f, "{} failed (attempt {}): {}", self.operation, self.attempt, self.error),
+        f.write_str(self.operation)?;
+        if let Some(subject) = &self.subject {
+            write!(f, " of {subject}")?;
         }
+        write!(f, " failed (attempt {}): {}", self.attempt, self.error.report())
     }
 }

@@ -166,7 +166,8 @@ async fn compacting_folds_first_and_is_refused_for_now_while_something_reads() {
     adapter.save_bucket(&bucket("users"), &cleared).await.unwrap();
     adapter.save_bucket(&bucket("users"), &upserting(7, "left")).await.unwrap();
 
-    let asked = |reply| crate::adapters::redb::writer::Request::Read { whole: None, failed: None, reply };
+    let asked =
+        |reply| crate::adapters::redb::writer::Request::Read { operation: "reading", whole: None, failed: None, reply };
     let reading = adapter.ask("reading", asked).await.unwrap();
     let outcome = adapter.compact().await;
     assert!(matches!(outcome, Err(Error::Transient { .. })), "{outcome:?}");

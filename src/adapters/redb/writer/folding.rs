@@ -18,6 +18,7 @@ use crate::persistence::{Finding, Watcher};
 
 /// Somebody who reads once everything of `whole` has been folded.
 pub(super) struct Load {
+    pub(super) operation: &'static str,
     pub(super) whole: JournalKeys,
     pub(super) reply: Reply<(ReadTransaction, Opening)>,
 }
@@ -107,7 +108,7 @@ impl Writer {
         if known.is_some() {
             return;
         }
-        tracing::warn!(path = %self.path.display(), %error, "a part of the journal cannot be folded");
+        tracing::warn!(path = %self.path.display(), error = %error.report(), "a part of the journal cannot be folded");
         let finding = Finding::Damaged(error.clone());
         match at {
             Some(of) => self.tell(&of, finding),
@@ -158,7 +159,9 @@ impl Writer {
             Ok(_) if took > STEP_TIME => self.folding.pace = (self.folding.pace / 2).max(LEAST_STEP),
             Ok(_) if took < STEP_TIME / 4 => self.folding.pace *= 2,
             Ok(_) => {}
-            Err(error) => tracing::debug!(path = %self.path.display(), %error, "a step of folding failed"),
+            Err(error) => {
+                tracing::debug!(path = %self.path.display(), error = %error.report(), "a step of folding failed");
+            }
         }
         self.folding.pace = self.folding.pace.min(self.options.step_bytes);
     }
@@ -174,10 +177,10 @@ impl Writer {
 
     /// Folds a step for whoever has waited longest, and answers whether somebody still waits.
     pub(super) fn advance_load(&mut self) -> bool {
-        let Some(Load { whole, reply }) = self.loads.pop_front() else { return false };
+        let Some(Load { operation, whole, reply }) = self.loads.pop_front() else { return false };
         match self.fold(Some(&whole), self.folding.pace) {
-            Ok(Step { more: true, .. }) => self.loads.push_front(Load { whole, reply }),
-            Ok(_) => answer(reply, self.read(None)),
+            Ok(Step { more: true, .. }) => self.loads.push_front(Load { operation, whole, reply }),
+            Ok(_) => answer(reply, self.read(operation, None)),
             // Folding is no change of what is stored, so nothing is in doubt.
             Err(Error::Unknown { operation, source }) => answer(reply, Err(Error::Transient { operation, source })),
             Err(error) => answer(reply, Err(error)),
@@ -188,11 +191,12 @@ impl Writer {
     /// Answers with a snapshot, at once if the journal has nothing of `whole`.
     pub(super) fn read_whole(
         &mut self,
+        operation: &'static str,
         whole: Option<JournalKeys>,
         failed: Option<Opening>,
         reply: Reply<(ReadTransaction, Opening)>,
     ) {
-        let snapshot = self.read(failed);
+        let snapshot = self.read(operation, failed);
         let Some(whole) = whole else { return answer(reply, snapshot) };
         let unfolded = snapshot.and_then(|(txn, opening)| {
             let found = guarded(|| match load::open(&txn, rows::JOURNAL)? {
@@ -207,7 +211,7 @@ impl Writer {
             }
         });
         match unfolded {
-            Ok(None) => self.loads.push_back(Load { whole, reply }),
+            Ok(None) => self.loads.push_back(Load { operation, whole, reply }),
             Ok(Some(snapshot)) => answer(reply, Ok(snapshot)),
             Err(error) => answer(reply, Err(error)),
         }
