@@ -65,13 +65,14 @@ impl<W> DirtySet<W> {
         pieces
     }
 
-    /// Subjects that have nothing unsaved belong to no group any more. Those that do are tried alone if any of theirs is:
-    /// one that was in flight when it joined has only saved what it had before.
+    /// Subjects that have nothing unsaved belong to no group any more, and have nothing to be tried alone for, even where
+    /// the commit of another one has saved them. Those that do are tried alone if any of theirs is: one that was in flight
+    /// when it joined has only saved what it had before.
     pub(super) fn part(&mut self) {
         let mut alone: HashMap<u64, Retry> = HashMap::new();
-        for entry in self.entries.values_mut().filter(|entry| entry.group.is_some()) {
+        for entry in self.entries.values_mut() {
             if !entry.is_unsaved() {
-                entry.group = None;
+                (entry.group, entry.isolated) = (None, None);
             }
             if let (Some(group), Some(retry)) = (entry.group, entry.isolated) {
                 alone.insert(group, retry);

@@ -52,10 +52,10 @@ impl<W> DirtySet<W> {
             None => {}
         }
         self.backoff = None;
+        self.part();
         if self.entries.values().all(|entry| entry.isolated.is_none()) {
             self.trouble = None;
         }
-        self.part();
         self.settle();
         verdict.answers.extend(self.answers());
         verdict.saved.sort_unstable();

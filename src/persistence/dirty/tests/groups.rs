@@ -171,3 +171,33 @@ fn what_was_only_handed_over_is_written_again_with_what_it_belongs_to() {
     let Next::Commit { subjects, .. } = set.next(ms(203)) else { panic!("nothing is tried") };
     assert_eq!(subjects, [subject(1), subject(2)]);
 }
+
+#[test]
+fn who_joined_one_that_fails_and_is_saved_by_the_commit_of_another_one_is_in_no_trouble() {
+    let mut set = Set::new(policy(Durability::Wal));
+    set.changed(&subject(1), 1, 1, || ms(0));
+    set.changed(&subject(2), 1, 1, || ms(0));
+    assert_eq!(set.next(ms(100)), commit(&[1, 2], Durability::Wal));
+    capture(&mut set, &[(1, 1), (2, 1)]);
+    set.failed(&permanent(), ms(100), 1.0);
+    assert_eq!(set.next(ms(100)), commit(&[1], Durability::Wal));
+    capture(&mut set, &[(1, 1)]);
+    set.failed(&permanent(), ms(100), 1.0);
+    assert_eq!(set.next(ms(100)), commit(&[2], Durability::Wal));
+    capture(&mut set, &[(2, 1)]);
+    set.saved(ms(100));
+    // That they belong together is told late: what the second has of it was handed over, and is not synced.
+    join(&mut set, &[(1, 2), (2, 1)], 100);
+    set.changed(&subject(3), 1, 1, || ms(101));
+    set.await_saved(&subject(3), 1, Durability::Fsync, "w");
+    let Next::Commit { subjects, sync: true, .. } = set.next(ms(101)) else { panic!("it syncs") };
+    assert_eq!(subjects, [subject(3)]);
+    capture(&mut set, &[(3, 1)]);
+    assert_eq!(set.saved(ms(101)).saved, [subject(2), subject(3)]);
+    assert!(set.trouble().is_some(), "the first one still fails");
+    let Next::WaitUntil(at) = set.next(ms(101)) else { panic!("it is not tried again") };
+    assert!(matches!(set.next(at), Next::Commit { .. }));
+    capture(&mut set, &[(1, 2)]);
+    set.saved(at);
+    assert!(set.trouble().is_none());
+}
