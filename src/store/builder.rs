@@ -105,8 +105,8 @@ impl StoreBuilder {
 
     /// Starts the store as a child of an application's own supervisor. When that stops it with
     /// `stop_children_and_wait`, the store shuts down as by [`Store::stop`]. A supervisor that merely stops kills its
-    /// children; what the store had accepted is then saved in a task of its own, if the runtime goes on for as long as
-    /// that takes, and [`Store::stop`] on a handle that is left waits for it.
+    /// children; what the store had accepted is then saved in a task of its own, if the adapter fences and the runtime
+    /// goes on for as long as that takes. The adapter is closed by [`Store::stop`] on a handle that is left.
     ///
     /// A store that is stopped is a child that has ended: ractor's default `handle_supervisor_evt` stops the supervisor for
     /// that, and with it all its other children.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use ractor::{Actor, ActorId, ActorRef};
+use ractor::{Actor, ActorCell, ActorId, ActorRef};
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::base::clock::Clock;
 use crate::base::error::{Error, Failure, Result};
 use crate::base::name::{BucketName, ChannelId, StoreName, Subject};
+use crate::base::slot::Place;
 use crate::bucket::{Activity, Directory, LiveQueries, NamedQueries};
 use crate::bus::{Bus, SubscriptionGuard};
 use crate::durable::Values;
@@ -37,6 +38,8 @@ pub(super) struct Inner {
     /// None without an adapter.
     pub(super) persister: Option<Persister>,
     pub(super) on_error: Option<OnError>,
+    /// The actors that were killed with the supervisor, and whether their subjects are saved.
+    dying: Mutex<Vec<(Subject, bool, ActorCell)>>,
     pub(super) buckets: Mutex<HashMap<BucketName, Arc<BucketEntry>>>,
     /// Where handles find the buckets.
     pub(super) directory: Directory,
@@ -106,6 +109,7 @@ impl Inner {
             clock,
             persister,
             on_error,
+            dying: Mutex::default(),
             buckets: Mutex::new(HashMap::new()),
             directory,
             commits: Arc::default(),
@@ -214,22 +218,34 @@ impl Inner {
     }
 
     /// The supervisor is gone, and its children with it. What was accepted is saved all the same, while there is a runtime.
+    /// The claim is not given back by that: somebody else may have it by then.
     pub(super) fn orphaned(self: &Arc<Self>) {
         self.begin_to_stop();
+        let mut dying = Vec::new();
         for entry in lock(&self.buckets).values() {
-            entry.slot().close(Error::Stopping);
+            if let Place::Running(actor, _) = entry.slot().close(Error::Stopping) {
+                dying.push((entry.slot().subject().clone(), entry.is_saved(), actor.get_cell()));
+            }
         }
         for live in lock(&self.channels).values().filter_map(|entry| entry.live()) {
-            live.slot.close(Error::Stopping);
+            if let Place::Running(actor, ()) = live.slot.close(Error::Stopping) {
+                dying.push((live.slot.subject().clone(), live.is_saved(), actor.get_cell()));
+            }
         }
+        lock(&self.dying).extend(dying);
         self.inboxes.close();
-        if !self.stopped.initialized()
+        let fences = self.persister.as_ref().is_some_and(|persister| persister.capabilities().fencing);
+        if fences
+            && !self.stopped.initialized()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
             let inner = Arc::clone(self);
             runtime.spawn(async move {
-                // Nobody has asked for it, so nobody may ever look at the report.
-                if let Some(error) = inner.shut_down().await.error {
+                let limit = Instant::now() + inner.stop_timeout;
+                inner.drain().await;
+                let Some(persister) = &inner.persister else { return };
+                // Nobody has asked for it, so nobody may ever look.
+                if let Some(error) = persister.last_flush(limit).await {
                     inner.report(Failure::new(None, "stop", error, 1));
                 }
             });
@@ -258,6 +274,14 @@ impl Inner {
             draining.spawn(async move {
                 slot.drain().await;
                 slot.subject().clone()
+            });
+        }
+        for (subject, is_saved, actor) in lock(&self.dying).clone() {
+            left.insert(subject.clone(), is_saved);
+            draining.spawn(async move {
+                // A turn that a kill has found under way goes on to its end.
+                let _ended = actor.wait(None).await;
+                subject
             });
         }
         let limit = Instant::now() + (self.stop_timeout / 2).max(LEAST_DRAIN);

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use ractor::Actor;
 use ractor_persistence::adapters::memory::MemoryAdapter;
 use ractor_persistence::base::clock::Clock;
 use ractor_persistence::base::durability::Durability;
@@ -15,6 +16,7 @@ use ractor_persistence::store::Store;
 use ractor_persistence::testkit::{Call, Fault, FaultAdapter, Operation};
 use tokio::time::{Instant, advance};
 
+use crate::supervision::Application;
 use crate::world::*;
 
 async fn change_everything(store: &Store) {
@@ -353,6 +355,39 @@ async fn a_stop_gives_up_on_an_actor_that_does_not_come_to_an_end_and_names_its_
     assert!(matches!(report.error, Some(Error::Unknown { .. })), "{report:?}");
     assert_eq!(stored(&memory, "fine").await, Some(expect([(1, "saved")])));
     assert_eq!(stored(&memory, "stuck").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_turn_writes_that_a_kill_of_the_store_has_found_under_way_is_saved_too() {
+    for is_stopped in [false, true] {
+        let clock = Arc::new(Stuck(Mutex::new(false), Condvar::new()));
+        let memory = MemoryAdapter::default();
+        let (application, _ended) = Actor::spawn(None, Application, ()).await.unwrap();
+        let builder = builder(memory.clone()).clock(Arc::clone(&clock) as Arc<dyn Clock>);
+        let store = builder.spawn_linked(application.get_cell()).await.unwrap();
+        let bucket = store.define_bucket(items("items")).await.unwrap();
+        *clock.0.lock().unwrap() = true;
+        let writing = bucket.actor().await.unwrap();
+        writing.cast(BucketMessage::Post(Write::Insert(record! { "id": 1, "text": "kept" }).into())).unwrap();
+        // It is in its turn soon, or never.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        application.get_cell().kill_and_wait(None).await.unwrap();
+        let stopping = tokio::spawn({
+            let store = store.clone();
+            async move { if is_stopped { store.stop().await.unwrap().unsaved } else { Vec::new() } }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        *clock.0.lock().unwrap() = false;
+        clock.1.notify_all();
+        assert!(soon(stopping).await.unwrap().is_empty());
+        let saved = async {
+            while stored(&memory, "items").await.is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon(saved).await;
+        assert_eq!(stored(&memory, "items").await, Some(expect([(1, "kept")])));
+    }
 }
 
 #[tokio::test(start_paused = true)]

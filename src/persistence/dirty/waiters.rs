@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use crate::base::durability::Durability;
 use crate::base::error::Error;
 use crate::base::name::Subject;
-use crate::persistence::dirty::set::DirtySet;
+use crate::persistence::dirty::set::{DirtySet, Flight};
 
 #[derive(Debug)]
 pub(super) struct Waiter<W> {
@@ -161,15 +161,25 @@ impl<W> DirtySet<W> {
             .collect()
     }
 
-    /// Everybody who still waits is told the same; used when saving ends, for good or until there is a runtime for it.
+    /// Everybody who still waits is told the same; used when saving ends for good.
     pub(crate) fn dismiss(&mut self, error: &Error) -> Vec<(W, Result<(), Error>)> {
+        self.tell_off(0, error)
+    }
+
+    /// The same, where nothing is saved for now; a drop in flight still has an outcome to come.
+    pub(crate) fn strand(&mut self, error: &Error) -> Vec<(W, Result<(), Error>)> {
+        let begun = usize::from(matches!(self.flight, Some(Flight::Drop { .. })));
+        self.tell_off(begun.min(self.drops.len()), error)
+    }
+
+    fn tell_off(&mut self, first_drop: usize, error: &Error) -> Vec<(W, Result<(), Error>)> {
         for waiter in &mut self.waiters {
             if let Some(target) = waiter.targets.iter_mut().find(|target| target.outcome.is_none()) {
                 target.outcome = Some(Err(error.clone()));
             }
             waiter.close();
         }
-        let drops = self.drops.drain(..).map(|(_, token)| (token, Err(error.clone()))).collect::<Vec<_>>();
+        let drops = self.drops.drain(first_drop..).map(|(_, token)| (token, Err(error.clone()))).collect::<Vec<_>>();
         self.answers().into_iter().chain(drops).collect()
     }
 }

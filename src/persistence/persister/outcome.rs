@@ -23,18 +23,22 @@ impl Persister {
         self.tell_all([verdict], turn);
     }
 
-    /// The runtime of a commit in flight was shut down. Nothing follows, as there may be no runtime for it.
+    /// The runtime of a commit in flight was shut down. Nothing follows here, as there may be no runtime for it.
     pub(super) fn cut_off(&self) {
         let turn = lock(&self.shared.turn);
         let verdict = self.lost_flight();
         self.tell_all([verdict], turn);
         self.shared.landed.notify_waiters();
+        // Who waits for something else that is to be done may be on another runtime.
+        self.wake();
     }
 
     /// Nobody will ever tell what became of the commit in flight. In the persister's turn.
     pub(super) fn lost_flight(&self) -> Verdict<Token> {
         let gone = std::io::Error::other("its runtime was shut down");
-        *lock(&self.shared.flight) = None;
+        if let Some(work) = lock(&self.shared.flight).take() {
+            work.abort();
+        }
         let verdict = lock(&self.shared.dirty).failed(&Error::unknown("commit", gone), self.shared.now(), jitter());
         self.settle_cells(&verdict);
         verdict
@@ -43,7 +47,7 @@ impl Persister {
     /// There is no runtime on which anything could be saved: whoever waits need not wait on. What is unsaved is kept.
     pub(super) fn stranded(&self) {
         self.shared.woken.store(false, Ordering::SeqCst);
-        let answers = lock(&self.shared.dirty).dismiss(&Error::Stopping);
+        let answers = lock(&self.shared.dirty).strand(&Error::Stopping);
         answer(answers);
         self.shared.landed.notify_waiters();
     }
@@ -77,13 +81,14 @@ impl Persister {
         let next = self.step();
         let is_at_rest = matches!(next, Step::Rest);
         let settled = if let Step::Settled(verdict) = next { Some(verdict) } else { None };
+        if !is_at_rest {
+            // Whoever is told may take long, and there may be a time to wait for.
+            self.wake();
+        }
         self.tell_all(iter::once(verdict).chain(settled), turn);
         // Without a lock: it is code of others.
         meter::committed(&self.shared.store, &measured);
         self.shared.landed.notify_waiters();
-        if !is_at_rest {
-            self.wake();
-        }
     }
 
     /// Carries out what an outcome means for the cells, in the persister's turn; before anybody is told, so that whoever

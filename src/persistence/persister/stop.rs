@@ -60,7 +60,8 @@ impl Persister {
 
     /// Releases the store's claim. Not in a task of its own: that it is polled at all has to hang on no time that is left.
     async fn close(&self) -> Result<()> {
-        let mut closing = pin!(self.shared.adapter.close(&self.shared.store));
+        // Made within, because that is code of others as well.
+        let mut closing = pin!(async { self.shared.adapter.close(&self.shared.store).await });
         poll_fn(|context| {
             catch_unwind(AssertUnwindSafe(|| closing.as_mut().poll(context)))
                 .unwrap_or_else(|_| Poll::Ready(Err(blocking::panicked("close"))))
@@ -69,14 +70,19 @@ impl Persister {
     }
 
     /// Flushes until it succeeds, fails for good, or the time is over. Answers why something is unsaved.
-    async fn last_flush(&self, limit: Instant) -> Option<Error> {
+    pub(crate) async fn last_flush(&self, limit: Instant) -> Option<Error> {
         let mut failure = None;
         // What is in flight by now began before: its refusal is not the last word.
         let mut earlier = lock(&self.shared.dirty).in_flight();
         for attempt in 1.. {
             let flushed = async {
                 loop {
-                    self.flush(None).await?;
+                    // Not by the store's runtime alone, which may have come to rest: this one is driven.
+                    let look = async {
+                        let persister = self.clone();
+                        tokio::spawn(async move { persister.advance() });
+                    };
+                    tokio::join!(biased; self.flush(None), look).0?;
                     // Drops that have been accepted are finished, too.
                     self.landed().await;
                     if lock(&self.shared.dirty).unsaved().is_empty() {
@@ -88,7 +94,8 @@ impl Persister {
                 Ok(Ok(())) => return None,
                 Ok(Err(error)) => {
                     // A runtime that is shut down lets nobody wait on; this one is there.
-                    let refused = !error.is_retryable() && !matches!(error, Error::Stopping);
+                    let stranded = matches!(error, Error::Stopping) && !self.shared.ended.load(Ordering::SeqCst);
+                    let refused = !error.is_retryable() && !stranded;
                     let for_good = refused && (!earlier || matches!(error, Error::Fenced { .. }));
                     failure = Some(error);
                     let left = limit.saturating_duration_since(Instant::now());

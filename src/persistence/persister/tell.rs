@@ -15,19 +15,26 @@ impl Persister {
     /// Tells everybody of outcomes, once they are settled; the turn ends before anybody is told.
     pub(super) fn tell_all(&self, verdicts: impl IntoIterator<Item = Verdict<Token>>, turn: MutexGuard<'_, ()>) {
         let _telling = lock(&self.shared.telling);
+        // The next commit may end before these are told.
+        let dirty = lock(&self.shared.dirty);
+        let with_revisions = |verdict: Verdict<Token>| {
+            let revisions: Vec<u64> = verdict.saved.iter().map(|subject| dirty.saved_revision(subject)).collect();
+            (verdict, revisions)
+        };
+        let verdicts: Vec<_> = verdicts.into_iter().map(with_revisions).collect();
+        drop(dirty);
         drop(turn);
-        for verdict in verdicts {
-            self.tell_outcome(verdict);
+        for (verdict, revisions) in verdicts {
+            self.tell_outcome(verdict, revisions);
         }
     }
 
-    fn tell_outcome(&self, verdict: Verdict<Token>) {
+    fn tell_outcome(&self, verdict: Verdict<Token>, revisions: Vec<u64>) {
         let Verdict { answers, saved, failures, recovered, .. } = verdict;
         for subject in &recovered {
             tracing::info!(store = %self.shared.store, %subject, "saving works again");
         }
-        for subject in &saved {
-            let revision = lock(&self.shared.dirty).saved_revision(subject);
+        for (subject, revision) in saved.iter().zip(revisions) {
             self.tell(subject, PersistenceOutcome::Saved { revision });
         }
         for failure in failures {

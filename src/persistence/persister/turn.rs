@@ -125,7 +125,9 @@ impl Persister {
         let commit = Commit::new(shared.store.clone(), shared.epoch, level, saves);
         let adapter = Arc::clone(&shared.adapter);
         let stage = Arc::new(AtomicU8::new(LAUNCHING));
-        let flown = Flight { persister: self.clone(), stage: Arc::clone(&stage) };
+        // Settled when neither the commit nor who watches it is left: the commit may go on for a while without the other.
+        let flown = Arc::new(Flight { persister: self.clone(), stage: Arc::clone(&stage) });
+        let flying = Arc::clone(&flown);
         let begun = Instant::now();
         let mut work = {
             // Under the lock: a stop gives up what it finds here after it has ended saving, and nothing may come later.
@@ -133,7 +135,13 @@ impl Persister {
             if shared.ended.load(Ordering::SeqCst) {
                 return Step::Rest;
             }
-            let work = tokio::spawn(async move { adapter.commit(&commit).await }.instrument(handed));
+            let work = tokio::spawn(
+                async move {
+                    let _flying = flying;
+                    adapter.commit(&commit).await
+                }
+                .instrument(handed),
+            );
             *flight = Some(work.abort_handle());
             work
         };
@@ -206,9 +214,9 @@ const LANDED: u8 = 2;
 const CUT_OFF: u8 = 3;
 
 impl Flight {
-    fn landed(self) -> Persister {
+    fn landed(&self) -> &Persister {
         self.stage.store(LANDED, Ordering::SeqCst);
-        self.persister.clone()
+        &self.persister
     }
 }
 
