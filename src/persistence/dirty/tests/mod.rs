@@ -255,6 +255,22 @@ fn a_patient_waiter_hurries_nothing_and_hears_only_of_success() {
 }
 
 #[test]
+fn who_is_told_off_for_now_is_not_told_of_a_drop_that_is_under_way() {
+    let mut set = Set::new(policy(Durability::Fsync));
+    assert!(set.drop_subject(subject(1), "under way").is_none());
+    assert_eq!(set.next(ms(0)), Next::Drop(subject(1)));
+    set.changed(&subject(2), 1, 1, || ms(0));
+    assert!(set.await_saved(&subject(2), 1, Durability::Fsync, "change").is_none());
+    assert!(set.drop_subject(subject(3), "waiting").is_none());
+    let told: Vec<&str> = set.strand(&Error::Stopping).into_iter().map(|(token, _)| token).collect();
+    assert_eq!(told, ["change", "waiting"]);
+    // Its outcome is its own, and not that of one that comes after it.
+    assert!(set.drop_subject(subject(4), "later").is_none());
+    assert_eq!(answers(&set.saved(ms(1))), [("under way", true)]);
+    assert_eq!(set.next(ms(1)), Next::Drop(subject(4)));
+}
+
+#[test]
 fn a_drop_waits_for_the_commit_in_flight_and_forgets_what_is_unsaved() {
     let mut set = Set::new(policy(Durability::Fsync));
     set.changed(&subject(1), 1, 1, || ms(0));
