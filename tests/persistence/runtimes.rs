@@ -16,8 +16,8 @@ use tokio::runtime::Runtime;
 use crate::world::*;
 
 /// Works on a runtime of its own, which is shut down when the work is done.
-fn elsewhere<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    thread::spawn(move || Runtime::new().unwrap().block_on(work)).join().unwrap()
+fn elsewhere<T: Send>(work: impl Future<Output = T> + Send) -> T {
+    thread::scope(|scope| scope.spawn(|| Runtime::new().unwrap().block_on(work)).join().unwrap())
 }
 
 /// A store of one record that nothing saves by itself, on a runtime that is gone.
@@ -49,6 +49,21 @@ async fn what_was_accepted_is_saved_by_a_flush_on_another_runtime_and_by_a_stop(
     let report = soon(store.stop()).await.unwrap();
     assert!(report.unsaved.is_empty() && report.error.is_none(), "{report:?}");
     assert_eq!(stored(&adapter, "items").await, Some(expect([(1, "accepted")])));
+}
+
+#[tokio::test]
+async fn no_disk_needs_the_runtime_that_its_store_was_started_on() {
+    for disk in disks() {
+        let store = elsewhere(async {
+            let store = disk.start(options().with_debounce(Duration::from_secs(3_600))).await;
+            insert(&store.define_bucket(items("items")).await.unwrap(), 1, "accepted").await.unwrap();
+            store
+        });
+        let report = soon(store.stop()).await.unwrap();
+        assert!(report.unsaved.is_empty() && report.error.is_none(), "{report:?}");
+        drop(store);
+        assert_eq!(disk.stored("items").await, Some(expect([(1, "accepted")])));
+    }
 }
 
 #[test]
