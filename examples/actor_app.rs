@@ -192,7 +192,7 @@ impl Actor for Shop {
         Ok(())
     }
 
-    /// A supervisor that merely stops kills its children, and what the store has not saved by then is lost. So the
+    /// A supervisor that merely stops kills its children, and what the clerk has not come to by then is lost. So the
     /// clerk finishes what it was given, and then the children are stopped and waited for: the store saves everything
     /// before it ends.
     async fn post_stop(&self, myself: ActorRef<ShopMessage>, state: &mut ShopState) -> Result<(), ActorProcessingErr> {

@@ -24,7 +24,7 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync + 'static>;
 /// Everything that can go wrong, by what the caller can do about it.
 ///
 /// Neither messages nor `Debug` contain a record's or a message's contents, a record's key included: those are in the
-/// fields, for code to read. The cause, where there is one, is in [`source`](std::error::Error::source) and not repeated in
+/// fields, for code to read. `InvalidValue` says where in the input, by the names of fields and of map keys. The cause, where there is one, is in [`source`](std::error::Error::source) and not repeated in
 /// the text: [`report`](Error::report) is the text with all causes, for a log.
 ///
 /// ```

@@ -29,8 +29,8 @@ pub struct PersistenceOptions {
     /// A commit that takes longer is reported as of unknown outcome; the next one still waits for its end. Default 30 s,
     /// 1 ms to 1 h.
     pub commit_timeout: Duration,
-    /// How long `stop` takes at most. Actors have half of it, but a second at least, to finish what they have accepted;
-    /// what is left is for the last commit, which is then given up, and for closing the adapter. A commit that is given up
+    /// How long `stop` takes at most. Actors have half of it to finish what they have accepted, but a second at least,
+    /// even where that is longer; what is left is for the last commit, which is then given up, and for closing the adapter. A commit that is given up
     /// may be written all the same, and the file may stay locked until it has ended. Default 30 s, 1 ms to 1 h.
     pub stop_timeout: Duration,
     /// The level of commits that nobody awaits. Below `Fsync`, a synced commit follows within the window, and only that

@@ -77,8 +77,8 @@ impl StoreBuilder {
         self
     }
 
-    /// How often records that have expired are removed; default 1 s, 1 ms to 24 h, zero turns it off. They are absent from every
-    /// answer from the moment at which they expire, removed or not.
+    /// How often records that have expired are removed; default 1 s, 1 ms to 24 h, zero turns it off. They are absent
+    /// from every answer from the moment at which they expire, removed or not.
     pub fn ttl_check_interval(mut self, interval: Duration) -> Self {
         self.ttl_check_interval = interval;
         self

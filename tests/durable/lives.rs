@@ -140,23 +140,19 @@ async fn a_durable_value_survives_kill_and_restart_and_is_migrated(place: Place)
     stop(store).await;
 }
 
-mod ps_37_a_durable_value_survives_kill_and_restart_and_is_migrated {
-    use super::*;
+#[tokio::test]
+async fn ps_37_a_durable_value_survives_kill_and_restart_and_is_migrated_on_memory() {
+    a_durable_value_survives_kill_and_restart_and_is_migrated(Place::memory()).await;
+}
 
-    #[tokio::test]
-    async fn on_memory() {
-        a_durable_value_survives_kill_and_restart_and_is_migrated(Place::memory()).await;
-    }
+#[tokio::test]
+async fn ps_37_a_durable_value_survives_kill_and_restart_and_is_migrated_on_json_file() {
+    a_durable_value_survives_kill_and_restart_and_is_migrated(Place::json_file()).await;
+}
 
-    #[tokio::test]
-    async fn on_json_file() {
-        a_durable_value_survives_kill_and_restart_and_is_migrated(Place::json_file()).await;
-    }
-
-    #[tokio::test]
-    async fn on_redb() {
-        a_durable_value_survives_kill_and_restart_and_is_migrated(Place::redb()).await;
-    }
+#[tokio::test]
+async fn ps_37_a_durable_value_survives_kill_and_restart_and_is_migrated_on_redb() {
+    a_durable_value_survives_kill_and_restart_and_is_migrated(Place::redb()).await;
 }
 
 #[tokio::test]

@@ -122,59 +122,55 @@ fn names_of_files(directory: &Path) -> Vec<String> {
     names
 }
 
-mod ps_35_dropping_and_defining_a_hundred_times_leaves_no_actor_no_row_and_no_subscription {
-    use super::*;
+#[tokio::test(start_paused = true)]
+async fn ps_35_dropping_and_defining_a_hundred_times_leaves_no_actor_no_row_and_no_subscription_in_memory() {
+    let memory = MemoryAdapter::default();
+    let look = async || {
+        let room = ChannelKey::new(StoreName::new("shop").unwrap(), ChannelId::new("room").unwrap());
+        let data = memory.load_channel(&room).await.unwrap();
+        assert_eq!(data, ChannelData::default());
+        (stored(&memory, "items").await, stored(&memory, "other").await)
+    };
+    a_hundred_rounds(Arc::new(memory.clone()), look).await;
+    assert_eq!(look().await, (None, Some(expect([(0, "kept")]))));
+}
 
-    #[tokio::test(start_paused = true)]
-    async fn in_memory() {
-        let memory = MemoryAdapter::default();
-        let look = async || {
-            let room = ChannelKey::new(StoreName::new("shop").unwrap(), ChannelId::new("room").unwrap());
-            let data = memory.load_channel(&room).await.unwrap();
-            assert_eq!(data, ChannelData::default());
-            (stored(&memory, "items").await, stored(&memory, "other").await)
-        };
-        a_hundred_rounds(Arc::new(memory.clone()), look).await;
-        assert_eq!(look().await, (None, Some(expect([(0, "kept")]))));
-    }
+#[cfg(feature = "json-file")]
+#[tokio::test]
+async fn ps_35_dropping_and_defining_a_hundred_times_leaves_no_actor_no_row_and_no_subscription_in_json_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let adapter = ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.path()).await.unwrap();
+    a_hundred_rounds(Arc::new(adapter), async || names_of_files(directory.path())).await;
+}
 
-    #[cfg(feature = "json-file")]
-    #[tokio::test]
-    async fn in_json_files() {
-        let directory = tempfile::tempdir().unwrap();
-        let adapter = ractor_persistence::adapters::json_file::JsonFileAdapter::open(directory.path()).await.unwrap();
-        a_hundred_rounds(Arc::new(adapter), async || names_of_files(directory.path())).await;
-    }
+#[cfg(feature = "redb")]
+#[tokio::test]
+async fn ps_35_dropping_and_defining_a_hundred_times_leaves_no_actor_no_row_and_no_subscription_in_redb() {
+    use redb::{ReadableDatabase as _, ReadableTableMetadata as _};
 
-    #[cfg(feature = "redb")]
-    #[tokio::test]
-    async fn in_redb() {
-        use redb::{ReadableDatabase as _, ReadableTableMetadata as _};
-
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("shop.redb");
-        let copies = directory.path().join("copies");
-        std::fs::create_dir(&copies).unwrap();
-        let adapter = ractor_persistence::adapters::redb::RedbAdapter::open(&path).await.unwrap();
-        let copy = AtomicUsize::new(0);
-        // The file is locked while the store has it. A copy that is made while nothing is written is one of a file that a
-        // crash has left, which opens.
-        let look = async || {
-            let copied = copies.join(copy.fetch_add(1, Ordering::SeqCst).to_string());
-            std::fs::copy(&path, &copied).unwrap();
-            let database = redb::Database::open(&copied).unwrap();
-            let read = database.begin_read().unwrap();
-            let tables: BTreeMap<String, u64> = read
-                .list_tables()
-                .unwrap()
-                .map(|table| {
-                    use redb::TableHandle as _;
-                    let name = table.name().to_owned();
-                    (name, read.open_untyped_table(table).unwrap().len().unwrap())
-                })
-                .collect();
-            tables
-        };
-        a_hundred_rounds(Arc::new(adapter), look).await;
-    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("shop.redb");
+    let copies = directory.path().join("copies");
+    std::fs::create_dir(&copies).unwrap();
+    let adapter = ractor_persistence::adapters::redb::RedbAdapter::open(&path).await.unwrap();
+    let copy = AtomicUsize::new(0);
+    // The file is locked while the store has it. A copy that is made while nothing is written is one of a file that a
+    // crash has left, which opens.
+    let look = async || {
+        let copied = copies.join(copy.fetch_add(1, Ordering::SeqCst).to_string());
+        std::fs::copy(&path, &copied).unwrap();
+        let database = redb::Database::open(&copied).unwrap();
+        let read = database.begin_read().unwrap();
+        let tables: BTreeMap<String, u64> = read
+            .list_tables()
+            .unwrap()
+            .map(|table| {
+                use redb::TableHandle as _;
+                let name = table.name().to_owned();
+                (name, read.open_untyped_table(table).unwrap().len().unwrap())
+            })
+            .collect();
+        tables
+    };
+    a_hundred_rounds(Arc::new(adapter), look).await;
 }

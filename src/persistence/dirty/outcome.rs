@@ -32,9 +32,6 @@ impl<W> DirtySet<W> {
                         if entry.captured_bytes > 0 || entry.saved < entry.handed {
                             entry.saved = entry.handed;
                             entry.captured_bytes = 0;
-                            if std::mem::take(&mut entry.failing) {
-                                verdict.recovered.push(subject.clone());
-                            }
                             // What came since waits for the next commit.
                             let since = std::mem::replace(&mut entry.unsaved_since, entry.dirty_since);
                             verdict.lag = verdict.lag.max(since.map(|since| now.saturating_sub(since)));

@@ -385,6 +385,19 @@ fn saving_goes_on_after_the_runtime_on_which_somebody_waited_has_come_to_rest() 
     next.expect("the next commit ends").unwrap();
 }
 
+#[test]
+fn a_stop_saves_though_the_runtime_of_the_store_has_come_to_rest() {
+    let at_rest = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let adapter = Scripted::new([]);
+    adapter.lets.add_permits(1);
+    let (persister, cell) = at_rest.block_on(persister_of(&adapter));
+    cell.change_unheard(&persister);
+    let stop = async { persister.stop(Instant::now() + Duration::from_secs(10)).await };
+    let (unsaved, failure) = home().block_on(stop);
+    assert!(unsaved.is_empty() && failure.is_none(), "{unsaved:?}, {failure:?}");
+    assert_eq!(*adapter.asked.lock().unwrap(), ["save", "close"]);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_next_commit_is_on_its_way_before_anybody_is_told_of_the_last_one() {
     let adapter = Scripted::new([refused()]);

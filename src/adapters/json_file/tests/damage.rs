@@ -72,33 +72,29 @@ async fn judge(disk: &PowerCutDisk, path: &Path, bytes: &[u8], wanted: &Everythi
     }
 }
 
-mod ps_28_any_file_cut_short_or_damaged_gives_back_all_or_is_reported {
-    use super::*;
-
-    #[tokio::test]
-    async fn truncated_at_any_byte() {
-        let disk = whole_directory().await;
-        let wanted = everything(&disk.survivor()).await.unwrap();
-        for path in disk.files() {
-            let bytes = disk.contents(&path).unwrap();
-            for length in 0..bytes.len() {
-                judge(&disk, &path, &bytes[..length], &wanted, &format!("{length} bytes")).await;
-            }
+#[tokio::test]
+async fn ps_28_any_file_truncated_at_any_byte_gives_back_all_or_is_reported() {
+    let disk = whole_directory().await;
+    let wanted = everything(&disk.survivor()).await.unwrap();
+    for path in disk.files() {
+        let bytes = disk.contents(&path).unwrap();
+        for length in 0..bytes.len() {
+            judge(&disk, &path, &bytes[..length], &wanted, &format!("{length} bytes")).await;
         }
     }
+}
 
-    #[tokio::test]
-    async fn with_a_bit_flipped_in_any_byte() {
-        let disk = whole_directory().await;
-        let wanted = everything(&disk.survivor()).await.unwrap();
-        let mut dice = Dice(3);
-        for path in disk.files() {
-            let bytes = disk.contents(&path).unwrap();
-            for at in 0..bytes.len() {
-                let mut damaged = bytes.clone();
-                damaged[at] ^= 1 << dice.roll(8);
-                judge(&disk, &path, &damaged, &wanted, &format!("byte {at}")).await;
-            }
+#[tokio::test]
+async fn ps_28_any_file_with_a_bit_flipped_in_any_byte_gives_back_all_or_is_reported() {
+    let disk = whole_directory().await;
+    let wanted = everything(&disk.survivor()).await.unwrap();
+    let mut dice = Dice(3);
+    for path in disk.files() {
+        let bytes = disk.contents(&path).unwrap();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << dice.roll(8);
+            judge(&disk, &path, &damaged, &wanted, &format!("byte {at}")).await;
         }
     }
 }
